@@ -1,0 +1,1 @@
+"""What the helpers in scripts/ share. Nothing here is run by itself."""
