@@ -1,0 +1,13 @@
+#!/bin/sh
+# Stands in for tpu_mlir's npz_tool.py, which its own tools start by this name from PATH.
+# "compare" goes to scripts/npz_compare.py: same arguments and verdicts, a tenth of the time.
+# Everything else goes to the real one.
+set -eu
+
+if [ "${1-}" = compare ]; then
+    shift
+    # Both are meant for the toolchain's Python and would break that of the helpers.
+    unset LD_LIBRARY_PATH PYTHONPATH
+    exec "${TPUMAKE_PYTHON:?}" "${TPUMAKE_SCRIPTS:?}/npz_compare.py" "$@"
+fi
+exec python3 "${TPUC_ROOT:?}/python/tools/npz_tool.py" "$@"

@@ -1,0 +1,156 @@
+"""Read the tensors of an .npz file as streams, so that a large file needs little memory.
+
+An .npz file is a ZIP archive of .npy files (NumPy Enhancement Proposal 1). Pickled objects are
+never loaded: they could run code. The ZIP checksum of every member read to its end is checked.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from tpumake.cli import BadInput
+
+__all__ = ["NpzFile", "TensorStream"]
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+# The header of an .npy file is one short line; numpy itself refuses longer ones for safety.
+_LONGEST_HEADER = 10_000
+
+
+class NpzFile:
+    """An open .npz file. ``names`` lists its tensors in the file's own order.
+
+    Raises BadInput if the file is missing, can't be read or is no .npz archive.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except FileNotFoundError:
+            raise BadInput(f"{path}: there is no such file; is the stage before it done?") from None
+        except IsADirectoryError:
+            raise BadInput(f"{path}: is a folder; give an .npz file") from None
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror or error}; can't read it") from None
+        except (*_DAMAGED, ValueError, NotImplementedError) as error:
+            raise BadInput(
+                f"{path}: not an .npz file, or cut short ({_one_line(error)}); make it again"
+            ) from None
+        members = [info.filename for info in self._archive.infolist()]
+        self._members = {name.removesuffix(".npy"): name for name in members}
+        self.names = tuple(self._members)
+
+    def __enter__(self) -> NpzFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._archive.close()
+
+    def open(self, name: str) -> TensorStream:
+        """Start reading the tensor ``name``; BadInput if it is damaged or holds objects."""
+        return TensorStream(self, name, self._archive, self._members[name])
+
+
+class TensorStream:
+    """One tensor, read front to back in C order as flat pieces.
+
+    ``shape`` and ``dtype`` are known from the start. Leave it by ``with``.
+    """
+
+    def __init__(self, source: NpzFile, name: str, archive: zipfile.ZipFile, member: str):
+        self._where = f"{source.path}: tensor {name}"
+        self._file = self._guard(archive.open, member)
+        try:
+            self.shape, fortran, self.dtype = self._guard(self._header)
+            if self.dtype.hasobject:
+                raise BadInput(f"{self._where} holds pickled Python objects, which are not loaded")
+            if min(self.shape, default=0) < 0:
+                raise BadInput(f"{self._where} has a negative size; make the file again")
+            self.size = math.prod(self.shape)
+            self._position = 0
+            # Column-major tensors can't be streamed in C order. Networks don't write any.
+            self._whole = self._turned() if fortran and len(self.shape) > 1 else None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> TensorStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, count: int) -> np.ndarray:
+        """The next ``count`` elements, 1-D, own dtype, read-only; fewer at the tensor's end."""
+        count = min(count, self.size - self._position)
+        start, self._position = self._position, self._position + count
+        if self._whole is not None:
+            return self._whole[start : self._position]
+        piece = self._take(count)
+        if self._position == self.size:
+            self._finish()
+        return piece
+
+    def skip_rest(self) -> None:
+        """Read what is left, only to have its checksum checked."""
+        while self._position < self.size:
+            self.read(1 << 18)
+
+    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype]:
+        version = np.lib.format.read_magic(self._file)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"array format {version} holds no plain numbers")
+        return readers[version](self._file, max_header_size=_LONGEST_HEADER)
+
+    def _take(self, count: int) -> np.ndarray:
+        wanted = count * self.dtype.itemsize
+        data = self._guard(self._file.read, wanted) if wanted else b""
+        if len(data) != wanted:
+            raise BadInput(f"{self._where} is cut short; make the file again")
+        if not wanted:
+            return np.empty(count, self.dtype)
+        return np.frombuffer(data, self.dtype)
+
+    def _turned(self) -> np.ndarray:
+        flat = self._take(self.size)
+        self._finish()
+        return flat.reshape(self.shape, order="F").ravel()
+
+    def _finish(self) -> None:
+        # zipfile compares the checksum when the member's end is reached, not before.
+        if self._guard(self._file.read, 1):
+            raise BadInput(f"{self._where} is longer than its header says; make the file again")
+
+    def _guard(self, call, *arguments):
+        try:
+            return call(*arguments)
+        except (*_DAMAGED, ValueError, OSError, NotImplementedError, RuntimeError) as error:
+            raise BadInput(
+                f"{self._where} can't be read ({_one_line(error)}); make the file again"
+            ) from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
