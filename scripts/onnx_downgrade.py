@@ -1,0 +1,99 @@
+"""Rewrite an ONNX network for an older operator set, meaning kept; cut its head on request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import onnx
+
+from tpumake import onnx_io
+from tpumake.cli import BadInput, run
+from tpumake.downgrade import BASE, Report, downgrade
+from tpumake.downgrade.model import LOWEST
+from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
+
+
+@click.command(epilog="Exit codes: 0 written, 1 the result isn't the original's, 2 bad input.")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--opset", default=BASE, show_default=True, type=click.IntRange(min=LOWEST),
+              help="Highest operator set that the result may need.")
+@click.option("--ir", default=8, show_default=True, type=click.IntRange(min=4),
+              help="Highest IR version that the result may need.")
+@click.option("--outputs", metavar="A,B,C",
+              help="Cut the network at these tensors; they become its outputs, in this order.")
+@click.option("--verify", "check", is_flag=True,
+              help="Run the result beside the original on random input and compare.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def onnx_downgrade(
+    source: Path, target: Path, opset: int, ir: int, outputs: str | None, check: bool,
+    as_json: bool,
+) -> None:
+    """Rewrite the ONNX network IN for an older operator set and write it to OUT.
+
+    Nothing is written if an operator can't be expressed in the older set, or, with --verify, if
+    the results differ.
+    """
+    names = [name.strip() for name in outputs.split(",")] if outputs is not None else None
+    network = onnx_io.load(source)
+    onnx_io.check_target(network, target)
+    if names is not None:
+        onnx_io.select_outputs(network, names)
+    report = downgrade(network, opset, ir)
+    verdicts: list[Verdict] = []
+
+    def accept(written: Path) -> None:
+        _check(written, source)
+        if check:
+            verdicts.append(verify(onnx_io.load(source), written, names))
+
+    onnx_io.save(network, target, accept)
+    verdict = verdicts[0] if verdicts else None
+    click.echo(_as_json(report, names, verdict) if as_json else _line(report, names, verdict))
+
+
+def _check(written: Path, source: Path) -> None:
+    """The standard's own checker, shape inference included."""
+    try:
+        onnx.checker.check_model(str(written), full_check=True)
+        return
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+    # Shapes that were wrong in the original are no reason to refuse it.
+    try:
+        onnx.checker.check_model(str(source), full_check=True)
+    except onnx.shape_inference.InferenceError:
+        onnx.checker.check_model(str(written))
+        return
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{source} isn't a valid model: {reason}") from None
+    raise BadInput(f"the rewritten {source} isn't valid, please report this: {reason}")
+
+
+def _line(report: Report, names: list[str] | None, verdict: Verdict | None) -> str:
+    parts = [_step("opset", *report.opset), _step("IR", *report.ir)]
+    if names is not None:
+        parts.append(f"head cut at {len(names)} output{'s' if len(names) > 1 else ''}")
+    return ", ".join(parts + (["verified"] if verdict else []))
+
+
+def _step(what: str, before: int, after: int) -> str:
+    return f"{what} {before} → {after}" if before != after else f"{what} {before} kept"
+
+
+def _as_json(report: Report, names: list[str] | None, verdict: Verdict | None) -> str:
+    document: dict[str, object] = {"opset": report.opset, "ir": report.ir, "outputs": names}
+    document["verified"] = verdict and {
+        "tensors": verdict.tensors,
+        "runs": verdict.runs,
+        "worst_share_of_tolerance": verdict.worst,
+        "tolerance": {"relative": RELATIVE, "of_largest_value": ABSOLUTE},
+    }
+    return json.dumps(document)
+
+
+if __name__ == "__main__":
+    run(onnx_downgrade)

@@ -1,0 +1,161 @@
+"""AveragePool, LpPool, MaxPool."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from tpumake.downgrade.core import Call, adapter
+
+
+@adapter("MaxPool", known=22)
+def max_pool(call: Call) -> list[str]:
+    """Opset 22 added bfloat16 and says that windows starting in the end padding don't count."""
+    _no_bfloat16(call)
+    return call.same(*call.inputs, ceil_mode=_ceil_mode(call))
+
+
+@adapter("AveragePool", known=22)
+def average_pool(call: Call) -> str | list[str]:
+    """Opset 19 added ``dilations``; 22 added bfloat16 and the rule on windows in the padding.
+
+    A dilated window is a depthwise convolution whose filters are ones, divided by how many of
+    the window's elements count.
+    """
+    _no_bfloat16(call)
+    if not _is_dilated(call):
+        return call.same(*call.inputs, drop=["dilations"], ceil_mode=_ceil_mode(call))
+    kernel = call.attr("kernel_shape")
+    if _ceil_mode(call) or call.attr("auto_pad") not in ("NOTSET", "VALID"):
+        return _dilated_sums(call, lambda x: x, mean=True)
+    pads = call.attr("pads", [0] * 2 * len(kernel))
+    if not any(pads) or call.attr("count_include_pad"):
+        total = _depthwise(call, call.inputs[0], 1 / np.prod(kernel), pads)
+        return total
+    return _dilated_sums(call, lambda x: x, mean=True)
+
+
+@adapter("LpPool", known=22)
+def lp_pool(call: Call) -> str | list[str]:
+    """Opset 18 added ``dilations`` and ``ceil_mode``; 22 added bfloat16.
+
+    With either, it is (Σ |x|ᵖ)^(1/p) with the sum as a depthwise convolution of ones.
+    """
+    _no_bfloat16(call)
+    if not _is_dilated(call) and not call.attr("ceil_mode"):
+        return call.same(*call.inputs, drop=["dilations", "ceil_mode"])
+    order, elem = call.attr("p"), call.elem(0)
+
+    def power(name: str) -> str:
+        return call.op("Pow", call.op("Abs", name), call.const(order, elem))
+
+    return call.op("Pow", _dilated_sums(call, power, mean=False), call.const(1 / order, elem))
+
+
+def _no_bfloat16(call: Call) -> None:
+    if call.elem_of(call.inputs[0]) == TensorProto.BFLOAT16:
+        call.refuse("pooling of bfloat16")
+
+
+def _is_dilated(call: Call) -> bool:
+    return any(step != 1 for step in call.attr("dilations", []))
+
+
+def _geometry(call: Call) -> list[tuple[int | None, int, int, int, int, int]]:
+    """For each spatial dimension: size, kernel, stride, dilation, pad before, pad after."""
+    kernel = call.attr("kernel_shape")
+    count = len(kernel)
+    shape = call.shape(0)
+    sizes = shape[2:] if shape is not None else [None] * count
+    strides, dilations = call.attr("strides", [1] * count), call.attr("dilations", [1] * count)
+    pads = call.attr("pads", [0] * 2 * count)
+    return list(
+        zip(sizes, kernel, strides, dilations, pads[:count], pads[count:], strict=True)
+    )
+
+
+def _ceil_mode(call: Call) -> int | None:
+    """``ceil_mode`` for opset 17 without the windows that start in the end padding.
+
+    Rounding up makes at most one more window than rounding down. Where it would start beyond the
+    input, rounding down is what the newer text says. All dimensions must agree.
+    """
+    if not call.attr("ceil_mode"):
+        return None
+    starts_inside = []
+    for size, kernel, stride, dilation, before, after in _geometry(call):
+        if size is None:
+            return 1  # Not decidable here; the rule was always what implementations did.
+        free = size + before + after - (dilation * (kernel - 1) + 1)
+        if free % stride:
+            starts_inside.append((free // stride + 1) * stride < size + before)
+    if not starts_inside or all(starts_inside):
+        return 1 if starts_inside else 0
+    if not any(starts_inside):
+        return 0
+    return 1
+
+
+def _dilated_sums(call: Call, prepare: object, *, mean: bool) -> str:
+    """Sums (or means over what counts) of dilated windows, sizes known before running."""
+    shape = call.static_shape(0)
+    if shape is None:
+        call.refuse("its padding depends on sizes that are only known at run time")
+    geometry = _geometry(call)
+    before, after, beyond = [], [], []
+    for size, kernel, stride, dilation, lead, tail in geometry:
+        reach = dilation * (kernel - 1) + 1
+        if call.attr("auto_pad").startswith("SAME"):
+            steps = -(-size // stride)
+            total = max((steps - 1) * stride + reach - size, 0)
+            lead = total // 2 if call.attr("auto_pad") == "SAME_UPPER" else total - total // 2
+            tail = total - lead
+        elif call.attr("auto_pad") == "VALID":
+            lead = tail = 0
+        free = size + lead + tail - reach
+        extra = 0
+        if call.attr("ceil_mode") and free % stride:
+            if (free // stride + 1) * stride < size + lead:
+                extra = stride - free % stride
+        before.append(lead)
+        after.append(tail)
+        beyond.append(extra)
+    pads = before + [a + b for a, b in zip(after, beyond, strict=True)]
+    total = _depthwise(call, prepare(call.inputs[0]), 1.0, pads)  # type: ignore[operator]
+    if not mean:
+        return total
+    counts = _counts(geometry, before, after, beyond, bool(call.attr("count_include_pad")))
+    return call.op("Div", total, call.const(counts, call.elem(0)))
+
+
+def _counts(
+    geometry: list, before: list[int], after: list[int], beyond: list[int], include: bool
+) -> np.ndarray:
+    """How many elements of each window count, as an array that broadcasts over the result."""
+    result = np.ones((1, 1), np.float64)
+    for axis, (size, kernel, stride, dilation, _, _) in enumerate(geometry):
+        line = np.full(before[axis] + size + after[axis] + beyond[axis], float(include))
+        line[before[axis] : before[axis] + size] = 1
+        # What was added only to round up lies outside even the padding.
+        line[line.size - beyond[axis] :] = 0
+        starts = range(0, line.size - dilation * (kernel - 1), stride)
+        along = np.array([line[s : s + dilation * (kernel - 1) + 1 : dilation].sum()
+                          for s in starts])
+        result = result[..., None] * along
+    return result
+
+
+def _depthwise(call: Call, data: str, weight: float, pads: list[int]) -> str:
+    """A convolution of each channel alone with a filter whose elements all are ``weight``."""
+    kernel = call.attr("kernel_shape")
+    shape = call.shape(0)
+    if shape is None or shape[1] is None:
+        call.refuse("the number of its channels isn't known")
+    elem = call.elem(0)
+    if elem not in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        call.refuse("dilated or rounded-up windows in double precision")
+    filters = call.const(np.full((shape[1], 1, *kernel), weight), elem)
+    return call.op(
+        "Conv", data, filters, group=shape[1], kernel_shape=kernel, pads=pads,
+        strides=call.attr("strides", [1] * len(kernel)), dilations=call.attr("dilations"),
+    )
