@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Make `.venv`, the environment of the helpers, from requirements/helpers.txt.
 
-Runs on the host's own python3 with nothing but the standard library. With arguments, installs
-further locks into the `.venv` that is there: setup_venv.py requirements/dev.txt
+Runs on the host's own python3, with nothing but the standard library.
 """
 
-from __future__ import annotations
-
+import argparse
 import shutil
 import sys
 import tempfile
@@ -14,11 +12,12 @@ import time
 from pathlib import Path
 
 if sys.version_info < (3, 10):
-    sys.exit(f"setup_venv: python3 is {sys.version.split()[0]}, 3.10 or newer is needed; "
-             "name one: make PYTHON=/path/to/python3")  # fmt: skip
+    sys.exit(
+        "setup_venv: python3 is {}, 3.10 or newer is needed; name one: make PYTHON=/path/to/python3"
+        .format(".".join(map(str, sys.version_info[:3])))
+    )
 
-from tpumake.installer import (
-    ROOT,
+from tpumake.installer import (  # noqa: E402 (older Pythons can't read it)
     SetupError,
     announce,
     any_pip,
@@ -29,31 +28,27 @@ from tpumake.installer import (
     uv_settings,
 )
 
-VENV = ROOT / ".venv"
-HELPERS = ROOT / "requirements" / "helpers.txt"
 # The packages' own tests and their data.
 UNUSED = ("lib/*/site-packages/onnx/backend/test/data", "lib/*/site-packages/numpy/**/tests")
 
 
-def make_venv() -> None:
-    """Build `.venv` beside its place and put it there when it is complete."""
-    started = time.monotonic()
-    with fresh_folder(VENV) as partial:
+def make_venv(venv: Path, lock: Path) -> None:
+    """Build the environment beside its place and put it there when it is complete."""
+    with fresh_folder(venv) as partial:
         # Without pip: Debian and Ubuntu leave out what `venv` would need to bring it.
-        run([sys.executable, "-m", "venv", "--without-pip", partial], "making .venv")
+        run([sys.executable, "-m", "venv", "--without-pip", partial], f"making {venv}")
         python = partial / "bin" / "python"
-        _install_uv(python)
-        install(HELPERS, python)
+        _install_uv(lock, python)
+        install(lock, python)
         prune(partial, UNUSED)
-        version = ".".join(map(str, sys.version_info[:3]))
-    announce("helpers", f".venv, Python {version}, requirements/{HELPERS.name}", started)
+        (partial / "ready").touch()
 
 
-def _install_uv(python: Path) -> None:
+def _install_uv(helpers: Path, python: Path) -> None:
     found = shutil.which("uv")
     with tempfile.TemporaryDirectory(prefix="tpumake-") as folder:
         lock = Path(folder) / "uv.txt"
-        lock.write_text(locked(HELPERS, "uv"))
+        lock.write_text(locked(helpers, "uv"))
         if found:
             run([found, "pip", "install", "-q", "-p", python, "--no-deps", "--require-hashes",
                  "-r", lock], "installing uv", env=uv_settings())  # fmt: skip
@@ -74,20 +69,26 @@ def install(lock: Path, python: Path) -> None:
 
 
 def main() -> None:
-    """Make the environment, or add the locks that are named on the command line."""
+    """Make the environment, or add a lock to it."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("venv", type=Path, help="the environment's folder, .venv")
+    arguments.add_argument("lock", type=Path, help="requirements/helpers.txt, or what to add")
+    arguments.add_argument("--add", action="store_true", help="the environment is there already")
+    chosen = arguments.parse_args()
+    started = time.monotonic()
     try:
-        if len(sys.argv) == 1:
-            make_venv()
-        for lock in map(Path, sys.argv[1:]):
-            started = time.monotonic()
-            install(lock, VENV / "bin" / "python")
-            announce("helpers", f".venv, {lock}", started)
+        if chosen.add:
+            install(chosen.lock, chosen.venv / "bin" / "python")
+        else:
+            make_venv(chosen.venv, chosen.lock)
     except SetupError as error:
         sys.exit(f"setup_venv: {error}")
     except OSError as error:
-        sys.exit(f"setup_venv: {error.filename or '.venv'}: {error.strerror}")
+        sys.exit(f"setup_venv: {error.filename or chosen.venv}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit("setup_venv: interrupted; the next run takes what was already downloaded")
+    version = ".".join(map(str, sys.version_info[:3]))
+    announce("helpers", f"{chosen.venv}, Python {version}, {chosen.lock}", started)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,332 @@
+# tpumake: from a trained network to a model that runs on a Sophgo TPU.
+#
+#   models/<m>.onnx
+#     │ downgrade     opset ≤ 17, IR 8, head cut at the outputs that the device wants
+#   build/<m>/<m>_v8.onnx
+#     │ transform     compared with the ONNX in float, tensor by tensor
+#   build/<m>/<m>.mlir
+#     │ calibrate  ◄─ build/datasets/<d> ◄─ dataset ◄─ datasets/<d>
+#   build/<m>/<m>_calib_table
+#     │ deploy        quantised, compared with the float network, run on the emulator
+#   build/<m>/<chip>/<m>_<variant>.cvimodel
+#
+# A model is a stanza in models.mk. `make help` tells the rest.
+
+# The default target of this Makefile is...
+help:
+
+# Every knob can be given on the command line or in the environment.
+#
+# CHIP: the TPU to build for.
+CHIP ?= cv181x
+# BUILD: the folder for everything that is built. Relative, or without spaces.
+BUILD ?= build
+# VALIDATE: 0 skips the comparisons with the float network and the run on the emulator.
+VALIDATE ?= 1
+# V: 1 shows the tools' whole output.
+V ?= 0
+# TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
+TPU_MLIR_VERSION ?= 1.7
+# PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
+# would rather have yours than the one that is found or made.
+PYTHON ?= python3
+PYTHON310 ?=
+# VENV, TOOLCHAIN: where the two environments are.
+VENV ?= .venv
+TOOLCHAIN ?= .toolchain
+
+KNOBS := CHIP BUILD VALIDATE V TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
+
+# What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
+DEFAULT_ONNX                 =
+DEFAULT_INPUT_SHAPES         =
+DEFAULT_OUTPUTS              = auto
+DEFAULT_MEAN                 = 0,0,0
+DEFAULT_SCALE                = 1,1,1
+DEFAULT_PIXEL_FORMAT         = bgr
+DEFAULT_KEEP_ASPECT_RATIO    = 1
+DEFAULT_DATASET              =
+DEFAULT_INPUT_NUM            = 100
+DEFAULT_TUNE_NUM             = 5
+DEFAULT_HISTOGRAM_BIN_NUM    = 2048
+DEFAULT_TEST_INPUT           =
+DEFAULT_FUSE_PREPROCESS      = 1
+DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
+DEFAULT_ALIGNED_INPUT        = 1
+DEFAULT_QUANT_INPUT          = 1
+DEFAULT_QUANT_OUTPUT         = 0
+DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
+DEFAULT_INT8_TOLERANCE       = 0.8,0.5
+DEFAULT_BF16_TOLERANCE       = 0.95,0.8
+DEFAULT_VARIANTS             = int8
+DEFAULT_URL                  =
+
+STANZA := $(patsubst DEFAULT_%,%,$(filter DEFAULT_%,$(.VARIABLES)))
+
+# ---------------------------------------------------------------------------------------------
+# Ground rules
+
+ifeq ($(filter grouped-target,$(.FEATURES)),)
+$(error tpumake needs GNU Make 4.3 or newer, this is $(MAKE_VERSION); install one and call it by its name)
+endif
+
+MAKEFLAGS += --no-builtin-rules --no-builtin-variables
+SHELL := /bin/sh
+.SUFFIXES:
+.DELETE_ON_ERROR:
+# What a stage makes is kept, not taken for a by-product of the next one.
+.SECONDARY:
+.SECONDEXPANSION:
+.PHONY: FORCE
+export V PYTHON310
+
+empty :=
+space := $(empty) $(empty)
+comma := ,
+
+CHIPS    := cv180x cv181x cv182x cv183x
+VARIANTS := int8 bf16
+MODELS   :=
+ifeq ($(filter $(CHIP),$(CHIPS)),)
+$(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
+endif
+
+# $(call get,MODEL,NAME): what the stanza says, or the default.
+get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
+# $(call path,MODEL,NAME): the same for a file or folder. The shell may have left a ~ in it. Spaces,
+# which Make takes for separators, become `?` until it is used in one of these two ways:
+path            = $(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(call get,$1,$2)))
+as_prerequisite = $(subst ?,\$(space),$1)
+quoted          = '$(subst ?,$(space),$(subst ','\'',$1))'
+# $(call flag,MODEL,NAME,--flag): the flag if the variable is 1.
+flag   = $(if $(filter 1,$(call get,$1,$2)),$3)
+# $(call option,MODEL,NAME,--option): the option with its value, if there is one.
+option = $(if $(call get,$1,$2),$3 $(call quoted,$(call get,$1,$2)))
+# $(call validating,TEXT): the text, unless VALIDATE=0.
+validating = $(if $(filter 0,$(VALIDATE)),,$1)
+# $(call differs,FILE,TEXT): FORCE unless the file holds just this text. Reads, forks nothing.
+differs = $(call different,x$(file <$1),x$2)
+different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
+
+# A folder is made when something needs it.
+%/:
+	@mkdir -p '$@'
+
+# What has no rule and is not there.
+.DEFAULT:
+	@echo >&2 'tpumake: $(or $(strip $(foreach each,$(MODELS),$(if $(filter $@,$(call path,$(each),ONNX)),$(each)_ONNX: there is no file $@;))),there is no target and no file $@; make list shows what can be built)'
+	@exit 2
+
+# ---------------------------------------------------------------------------------------------
+# Set-up: two environments, each made once from its lock
+
+HELPERS       := $(VENV)/ready
+DEV           := $(VENV)/ready-dev
+TOOLCHAIN_RUN := $(TOOLCHAIN)/$(TPU_MLIR_VERSION)/run
+# An environment that was made on a machine with another Python is as good as none.
+alive = $(if $(realpath $1),,FORCE)
+
+$(HELPERS): requirements/helpers.txt scripts/setup_venv.py $(call alive,$(VENV)/bin/python)
+	@$(PYTHON) scripts/setup_venv.py '$(VENV)' $<
+
+$(DEV): requirements/dev.txt $(HELPERS)
+	@$(PYTHON) scripts/setup_venv.py --add '$(VENV)' $< && touch '$@'
+
+$(TOOLCHAIN_RUN): requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py \
+		scripts/assemble_python.py $(call alive,$(TOOLCHAIN)/$(TPU_MLIR_VERSION)/bin/python3) | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/setup_toolchain.py --version $(TPU_MLIR_VERSION) '$(@D)'
+
+.PHONY: setup
+setup: $(HELPERS) $(TOOLCHAIN_RUN)
+
+# ---------------------------------------------------------------------------------------------
+# The pipeline. In each rule $m is the model, taken from the target's name: build/$m/…
+
+m = $(firstword $(subst /, ,$*))
+# The variant, where the target's name ends in one: build/$m/<chip>/$m_$v.cvimodel
+v = $(lastword $(subst _, ,$*))
+# One place for what all stages need: a private folder, log, progress, checks, atomic results.
+stage = @'$(VENV)/bin/python' scripts/run_stage.py --build '$(BUILD)' --model $1 --stage
+# Our own helpers are started at the top, and write into {work}, the private folder.
+helper = --top -- '$(VENV)/bin/python' scripts/$1
+tool   = -- '$(TOOLCHAIN_RUN)' $1
+
+# A stage's parameters are a file that it depends on. The file is written only when they differ from
+# what it holds, so changed parameters are newer than what was made with others.
+parameters = $(strip $(call $(notdir $*)_parameters,$m))
+$(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
+	@$(file >$@,$(parameters))
+
+# The stanza is checked as a whole, before anything runs.
+json = "$(subst ",\",$(subst \,\\,$1))"
+assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))),$(filter $1_%,$(.VARIABLES))))
+stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
+$(BUILD)/%/checked: $(BUILD)/%/stanza.parameters schemas/stanza.schema.json | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/check_stanza.py '$<' && touch '$@'
+
+# dataset: pictures of any kind, in the form and number that the calibration takes. $* is its name.
+dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,DATASET))))))$(patsubst %,-%,$(filter-out 100,$(call get,$1,INPUT_NUM)))
+# The folder and what is in it. Names with spaces fall apart into words that are no files; those
+# pictures are watched through their folder's time only.
+pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
+dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
+dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
+$(BUILD)/datasets/%.parameters: $$(call differs,$$@,$$(call dataset_flags,$$(call dataset_user,$$*))) | $$(@D)/
+	@$(file >$@,$(call dataset_flags,$(call dataset_user,$*)))
+
+$(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters scripts/normalize_dataset.py \
+		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET)) | $(HELPERS)
+	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' \
+	  $(call helper,normalize_dataset.py) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
+
+# downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
+downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
+downgrade_parameters = $(call path,$1,ONNX) $(downgrade_flags)
+$(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call path,$$m,ONNX)) $(BUILD)/$$m/downgrade.parameters \
+		scripts/onnx_downgrade.py | $(BUILD)/$$m/checked
+	$(call stage,$m) downgrade --log '$(BUILD)/$m/logs/downgrade.log' --out '$@' \
+	  $(call helper,onnx_downgrade.py) $(call quoted,$(call path,$m,ONNX)) '{work}/$(@F)' $(call downgrade_flags,$m)
+
+# transform: to tpu_mlir's own form, run beside the ONNX on a test picture. The weights are a file
+# that the tools look for where they are started, under the name that transform gave it.
+transform_parameters = $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
+	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
+	$(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
+	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
+# The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
+test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
+test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
+test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1,TEST_INPUT)),$(call calibration_set,$1)))
+VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz $(BUILD)/%_top_outputs.npz)
+$(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) | $(TOOLCHAIN_RUN)
+	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
+	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
+	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) \
+	  $(call tool,model_transform.py) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_parameters,$m)
+
+# calibrate: the range of every tensor over the pictures.
+calibrate_parameters = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
+	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
+calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
+$(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
+		$$(call calibration_set,$$m) | $(TOOLCHAIN_RUN)
+	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
+	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
+	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_parameters,$m)
+
+# deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
+deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
+	$(if $(filter int8,$2),--calibration_table $1_calib_table) \
+	$(call flag,$1,QUANT_INPUT,--quant_input) $(call flag,$1,QUANT_OUTPUT,--quant_output) \
+	$(if $(call fused,$1),--fuse_preprocess $(call option,$1,CUSTOMIZATION_FORMAT,--customization_format) \
+	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
+	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
+	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
+fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
+upper = $(subst int,INT,$(subst bf,BF,$1))
+$(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_flags,$$1,$(each))))
+$(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
+		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
+		$$(call test_prerequisite,$$m) | $(TOOLCHAIN_RUN)
+	$(eval built_$m_$v := 1)
+	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
+	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
+	  $(call validating,--in '$(BUILD)/$m/$m_top_outputs.npz' --in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
+	  $(call tool,model_deploy.py) --mlir $m.mlir --model $(@F) $(call $v_parameters,$m)
+
+# ---------------------------------------------------------------------------------------------
+# Models: what models.mk calls at the end of a stanza
+
+define model
+$(if $(filter $1,$(MODELS)),$(error models.mk: model $1 is there twice))
+MODELS += $1
+.PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
+$1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
+$(foreach each,$(VARIANTS),$(call variant,$1,$(each))
+)# So that Make says which is missing.
+sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT))
+endef
+
+define variant
+$1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
+	$$(if $$(built_$1_$2),@echo '→ $$<',@$$(info $1_$2 is up to date.))
+endef
+
+include models.mk
+
+.PHONY: all list
+all: $(MODELS)
+
+list:
+	@:$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS))))
+
+# ---------------------------------------------------------------------------------------------
+# Help. Printing takes no process: nothing is built, not even an environment.
+
+define help_text
+make MODEL_VARIANT           build a model, for instance: make $(firstword $(MODELS))_$(firstword $(VARIANTS))
+make MODEL, make all         every variant of a model's stanza; of all models
+make list                    what can be built
+make setup                   both environments; builds do it by themselves
+make test-fast               the project's tests that need no toolchain, in under a minute
+make test, make test-full    all of them; with those that take long
+make lint                    ruff, the Makefile, shellcheck
+make lock                    the lock files anew
+make clean, make distclean   remove what was built; the environments too
+
+Models (models.mk): $(MODELS)
+Variants:           $(VARIANTS)
+
+Knobs, as they are now:
+$(foreach each,$(KNOBS),  $(each)=$($(each))$(newline))
+In a stanza, or on the command line with the model's name before it (make $(firstword $(MODELS))_int8
+$(firstword $(MODELS))_ONNX=~/best.onnx), with the default:
+$(foreach each,$(STANZA),  <model>_$(each) = $(DEFAULT_$(each))$(newline))
+endef
+define newline
+
+
+endef
+
+.PHONY: help
+help:
+	@:$(info $(help_text))
+
+# ---------------------------------------------------------------------------------------------
+# The project itself
+
+.PHONY: test test-fast test-full lint lock clean distclean
+PYTEST = '$(VENV)/bin/python' -m pytest
+
+test-fast: $(DEV)
+	@$(PYTEST) -m 'not slow and not toolchain and not full'
+
+test: $(DEV) $(TOOLCHAIN_RUN)
+	@$(PYTEST) -m 'not full'
+
+test-full: $(DEV) $(TOOLCHAIN_RUN)
+	@$(PYTEST)
+
+lint: $(DEV)
+	@'$(VENV)/bin/python' -m ruff check .
+	@'$(VENV)/bin/python' -m ruff format --check .
+	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* .ci/run
+	@sh tests/lint_makefile.sh
+
+# Every lock from its .in file. --upgrade is yours to add: make lock UPGRADE=--upgrade
+COMPILE = cd requirements && '$(abspath $(VENV))/bin/uv' pip compile --quiet --no-config --generate-hashes \
+	--no-emit-index-url --only-binary :all: --custom-compile-command 'make lock' $(UPGRADE)
+UPGRADE ?=
+lock: $(HELPERS)
+	$(COMPILE) --universal --python-version 3.10 --override helpers.override helpers.in -o helpers.txt
+	$(COMPILE) --universal --python-version 3.10 dev.in -o dev.txt
+	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
+	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+
+clean:
+	rm -rf '$(BUILD)'
+
+distclean: clean
+	rm -rf '$(VENV)' '$(TOOLCHAIN)'

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Check a model's stanza against schemas/stanza.schema.json, and say what to mend."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+
+import click
+import jsonschema
+from tpumake import cli
+
+SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "stanza.schema.json"
+
+
+def findings(stanza: dict[str, str], schema: dict) -> list[str]:
+    """List what is wrong with a stanza, one line each, in the order of its variables.
+
+    :param stanza: values by variable name, and the model's name as ``model``
+    """
+    name = stanza.get("model", "?")
+    known = [key for key in schema["properties"] if key != "model"]
+    lines = []
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(stanza):
+        if error.validator == "additionalProperties":
+            for key in sorted(set(stanza) - {*known, "model"}):
+                near = difflib.get_close_matches(key.upper(), known, 1)
+                hint = f"did you mean {name}_{near[0]}?" if near else "make help lists them"
+                lines.append(f"{name}_{key}: there is no such variable; {hint}")
+        elif error.validator == "required":
+            lines += [f"{name}_{key} is not set" for key in error.validator_value if key not in stanza]
+        else:
+            key = error.path[0]
+            lines.append(f"{name}_{key} = {stanza[key]}: {_wanted(schema, key)}")
+    return sorted(set(lines))
+
+
+def _wanted(schema: dict, key: str) -> str:
+    """What a variable should be, in the schema's own words."""
+    about = schema["properties"][key]
+    if "enum" in about:
+        return f"must be one of {', '.join(filter(None, about['enum']))}"
+    form = schema["$defs"].get(about.get("$ref", "").rpartition("/")[2], about)
+    choice = f" ({' or '.join(form['enum'])})" if "enum" in form else ""
+    return f"is not what it should be{choice}: {about['description']}"
+
+
+@click.command(help=__doc__)
+@click.argument("stanza", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(stanza: Path) -> None:
+    """Check STANZA, a JSON document that the Makefile writes."""
+    lines = findings(json.loads(stanza.read_text()), json.loads(SCHEMA.read_text()))
+    if lines:
+        raise cli.BadInput("\n              ".join(lines))
+
+
+if __name__ == "__main__":
+    cli.run(main)

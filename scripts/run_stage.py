@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Run one stage of a build: private folder, log, progress, checks, atomic results.
+
+Every stage of the Makefile is started here. What a stage's output must look like, and which figure
+of it people see, is in tpumake/stages.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import click
+from tpumake import cli, stages
+from tpumake.display import Display
+
+SCRIPTS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the Makefile asks for.
+
+    Paths are relative to the top of the checkout. ``inputs`` maps the name that a file or folder
+    has in the private folder to where it is; ``outputs`` are final places, found by their last
+    part in the private folder.
+    """
+
+    stage: str
+    model: str
+    inputs: dict[str, Path]
+    outputs: list[Path]
+    command: list[str]
+    work: Path
+    log: Path
+    at_top: bool
+
+
+def run_job(job: Job, display: Display) -> str:
+    """Run a job to its end and give the figure that people see.
+
+    A tool's exit code alone is never believed: the stage's own checks and the existence of every
+    output decide. Outputs appear in their places only after that, each by a rename.
+
+    :raises CheckFailed: the tool or a check failed; one line with the cause and the log's path
+    """
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    rules = stages.STAGES[job.stage]
+    with _private_folder(job) as folder:
+        for name, source in job.inputs.items():
+            (folder / name).symlink_to(source.absolute())
+        command = [word.replace("{work}", str(folder)) for word in job.command]
+        # Absolute for the tool's sake: it is started in the private folder.
+        command[0] = str(Path(command[0]).absolute())
+        code = _execute(command, Path() if job.at_top else folder, job.log, rules, display)
+        text = job.log.read_text(errors="replace")
+        missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
+        if code or missing:
+            raise cli.CheckFailed(stages.explain(text, code, missing))
+        figure = rules.figure(stages.Result(text, folder, job.outputs, command))
+        for out in job.outputs:
+            _put(folder / out.name, out)
+    return figure
+
+
+@contextmanager
+def _private_folder(job: Job) -> Iterator[Path]:
+    """A folder of the job's own: the tools write files of fixed names into where they are started.
+
+    It lies in the build folder, so that results can be renamed into place.
+    """
+    job.work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{job.model}-{job.stage}-", dir=job.work))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _execute(
+    command: list[str], cwd: Path, log: Path, rules: stages.Stage, display: Display
+) -> int:
+    """Run a command with its output going to the log, and to the display line by line."""
+    environment = os.environ | {
+        "PYTHONUNBUFFERED": "1",
+        # What the tools call by name and we do better: see scripts/toolchain_bin.
+        "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
+        "TPUMAKE_PYTHON": sys.executable,
+        "TPUMAKE_SCRIPTS": str(SCRIPTS),
+    }
+    with log.open("wb") as file:
+        file.write(f"$ {' '.join(command)}\n".encode())
+        file.flush()
+        # A group of its own, so that the tool's children end with it.
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise click.Abort
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stop)
+        assert process.stdout is not None
+        pending = b""
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            file.write(chunk)
+            file.flush()
+            # Progress bars end their lines with a carriage return.
+            *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
+            for line in lines:
+                display.line(line.decode(errors="replace"), rules)
+        return process.wait()
+
+
+def _put(result: Path, place: Path) -> None:
+    """Rename a result to its place; a folder that is there already goes first."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if result.is_dir() and place.exists():
+        retired = result.with_name(f"{result.name}.old")
+        place.rename(retired)
+    os.replace(result, place)
+    # Make compares times: a result is as new as the moment it was checked.
+    os.utime(place)
+
+
+def _named(pairs: tuple[str, ...]) -> dict[str, Path]:
+    """Read ``NAME=PATH`` or ``PATH``; PATH may be a pattern that matches one file."""
+    inputs = {}
+    for pair in pairs:
+        name, _, path = pair.rpartition("=")
+        source = Path(path)
+        if not source.exists():
+            matches = sorted(source.parent.glob(source.name))
+            if not matches:
+                raise cli.BadInput(f"{path}: no such file")
+            source = matches[0]
+        inputs[name or source.name] = source
+    return inputs
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.option("--stage", required=True, type=click.Choice(sorted(stages.STAGES)))
+@click.option("--model", required=True, help="Shown in the first column.")
+@click.option("--in", "inputs", multiple=True, metavar="[NAME=]PATH", help="Linked in as NAME.")
+@click.option("--out", "outputs", multiple=True, type=click.Path(path_type=Path))
+@click.option("--build", required=True, type=click.Path(path_type=Path), help="The build folder.")
+@click.option("--log", required=True, type=click.Path(path_type=Path))
+@click.option("--label", help="Shown in the second column instead of the stage.")
+@click.option(
+    "--top", is_flag=True, help="Start at the top of the checkout; {work} is the private folder."
+)
+@click.option("-v", "--verbose", envvar="V", is_flag=True, help="Show the tool's whole output.")
+@click.argument("command", nargs=-1, required=True)
+def main(
+    stage: str,
+    model: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[Path, ...],
+    build: Path,
+    log: Path,
+    label: str | None,
+    top: bool,
+    verbose: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Run COMMAND as one stage of a build."""
+    job = Job(stage, model, _named(inputs), list(outputs), list(command), build / ".work", log, top)
+    display = Display(model, label or stage, verbose)
+    started = time.monotonic()
+    try:
+        figure = run_job(job, display)
+    except cli.CheckFailed as error:
+        display.failed(str(error), log)
+        return 1
+    except OSError as error:
+        display.failed(f"{error.filename or build}: {error.strerror}", log)
+        return 2
+    display.done(figure, time.monotonic() - started)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,76 @@
+"""What a running stage shows: one line that moves on a terminal, one line at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tpumake.stages import Stage
+
+__all__ = ["Display"]
+
+BAR = 20
+# A line is redrawn at most this often (seconds).
+INTERVAL = 0.1
+
+
+class Display:
+    """The line of one stage.
+
+    On a terminal a bar moves while the stage runs, unless Make runs several stages at once, whose
+    lines would overwrite each other. Elsewhere nothing is shown before the end.
+    """
+
+    def __init__(self, model: str, stage: str, verbose: bool) -> None:
+        self.head = f"{model:<8} {stage:<12}"
+        self.verbose = verbose
+        together = any(word.startswith(("-j", "--jobserver")) for word in
+                       os.environ.get("MAKEFLAGS", "").split())  # fmt: skip
+        self.moving = sys.stdout.isatty() and not verbose and not together
+        self.drawn = 0.0
+        self.phase_started = time.monotonic()
+        self.phase = ""
+
+    def line(self, text: str, rules: Stage) -> None:
+        """Take in one line of the tool's output."""
+        if self.verbose:
+            print(text, flush=True)
+        if not self.moving or time.monotonic() - self.drawn < INTERVAL:
+            return
+        step = rules.progress(text)
+        if not step:
+            return
+        phase, done, total = step
+        now = time.monotonic()
+        if phase != self.phase:
+            self.phase, self.phase_started = phase, now
+        full = BAR * done // max(total, 1)
+        left = (now - self.phase_started) / done * (total - done) if done else None
+        rest = "" if left is None else f", {left:.0f} s left"
+        self._draw(f"{'█' * full}{'░' * (BAR - full)}  {done} of {total} {phase}{rest}")
+        self.drawn = now
+
+    def done(self, figure: str, seconds: float) -> None:
+        """Show the stage's last line."""
+        self._erase()
+        print(f"{self.head} {figure:<58} {seconds:6.1f} s", flush=True)
+
+    def failed(self, cause: str, log: Path) -> None:
+        """Show why the stage failed and where to read more, on standard error."""
+        self._erase()
+        sys.stdout.flush()
+        indent = " " * len(self.head)
+        print(f"{self.head} {cause}\n{indent} log: {log}", file=sys.stderr, flush=True)
+
+    def _draw(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\033[K{self.head} {text}"[: width + 4], end="", flush=True)
+
+    def _erase(self) -> None:
+        if self.moving:
+            print("\r\033[K", end="")
