@@ -10,6 +10,7 @@ import onnx
 
 from tpumake import onnx_io
 from tpumake.cli import BadInput, run
+from tpumake.detection_head import find_branches, interleaved
 from tpumake.downgrade import BASE, Report, downgrade
 from tpumake.downgrade.model import LOWEST
 from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
@@ -23,7 +24,8 @@ from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
 @click.option("--ir", default=8, show_default=True, type=click.IntRange(min=4),
               help="Highest IR version that the result may need.")
 @click.option("--outputs", metavar="A,B,C",
-              help="Cut the network at these tensors; they become its outputs, in this order.")
+              help="Cut the network at these tensors; they become its outputs, in this order. "
+              "`auto` finds the convolutions that a YOLO head ends in, and keeps others' outputs.")
 @click.option("--verify", "check", is_flag=True,
               help="Run the result beside the original on random input and compare.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
@@ -36,8 +38,8 @@ def onnx_downgrade(
     Nothing is written if an operator can't be expressed in the older set, or, with --verify, if
     the results differ.
     """
-    names = [name.strip() for name in outputs.split(",")] if outputs is not None else None
     network = onnx_io.load(source)
+    names = _names(outputs, network.model)
     onnx_io.check_target(network, target)
     if names is not None:
         onnx_io.select_outputs(network, names)
@@ -52,6 +54,13 @@ def onnx_downgrade(
     onnx_io.save(network, target, accept)
     verdict = verdicts[0] if verdicts else None
     click.echo(_as_json(report, names, verdict) if as_json else _line(report, names, verdict))
+
+
+def _names(outputs: str | None, model: onnx.ModelProto) -> list[str] | None:
+    """The tensors to cut at; with `auto`, None where no detection head is found."""
+    if outputs == "auto":
+        return interleaved(find_branches(model))
+    return [name.strip() for name in outputs.split(",")] if outputs is not None else None
 
 
 def _check(written: Path, source: Path) -> None:

@@ -25,6 +25,7 @@ from onnx import (
     ValueInfoProto,
 )
 from onnx.defs import OpSchema, SchemaError, get_schema
+from onnx.reference import ReferenceEvaluator
 
 from tpumake.cli import BadInput
 from tpumake.onnx_io import graphs, outer_names, subgraphs
@@ -88,6 +89,22 @@ _IN_FLOAT32 = {
 """Operators whose bfloat16 form, where opset 17 lacks it, is computed in float32 and rounded."""
 
 
+_FOLDED = set(
+    "Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape Div Equal Expand Flatten Floor "
+    "Gather GatherElements GatherND Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mod "
+    "Mul Neg NonZero Not Or Pow Range Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape "
+    "ScatterElements Shape Size Slice Split Sqrt Squeeze Sub Transpose Trilu Unsqueeze "
+    "Where".split()
+)
+"""Operators whose value is worked out here when all that goes in is known."""
+
+_FOLD_LIMIT = 1 << 20
+"""Largest number of elements that is worked out beforehand."""
+
+_FOLD_DEPTH = 100
+"""Longest chain of operators that is followed backwards for a value."""
+
+
 def type_name(elem: int) -> str:
     """``float16`` for 10, and so on."""
     try:
@@ -106,6 +123,9 @@ class Scope:
     types: dict[str, TypeProto] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
     outer: Scope | None = None
+    version: int = 0
+    producers: dict[str, NodeProto] = field(default_factory=dict)
+    values: dict[str, np.ndarray | None] = field(default_factory=dict)
 
     def type_of(self, name: str) -> TypeProto | None:
         """The type of a tensor, None where it isn't known."""
@@ -136,6 +156,8 @@ class Scope:
                 tensor = constant_value(node)
                 if tensor is not None:
                     self.constants[node.output[0]] = tensor
+            elif node.op_type in _FOLDED and node.domain in ("", "ai.onnx"):
+                self.producers.update((name, node) for name in node.output)
 
 
 def constant_value(node: NodeProto) -> TensorProto | None:
@@ -228,11 +250,11 @@ class Call:
         return len(shape)
 
     def value(self, index: int) -> np.ndarray | None:
-        """Value of an input if it is constant (None also where the input isn't given)."""
-        if not self.has(index):
-            return None
-        tensor = self.scope.constant(self.inputs[index])
-        return self.engine.read(tensor) if tensor is not None else None
+        """Value of an input if it is constant or computed from constants and known shapes.
+
+        None also where the input isn't given.
+        """
+        return self.engine.value(self.inputs[index], self.scope) if self.has(index) else None
 
     def refuse(self, why: str) -> None:
         """Stop: this can't be said in the wanted opset."""
@@ -352,7 +374,7 @@ class Engine:
         _drop_orphans(self.model.graph, before)
 
     def _graph(self, graph: GraphProto, typed: GraphProto, outer: Scope) -> None:
-        scope = Scope(outer=outer)
+        scope = Scope(outer=outer, version=self.version)
         scope.learn(typed)
         nodes: list[NodeProto] = []
         for node, twin in zip(graph.node, typed.node, strict=True):
@@ -467,16 +489,74 @@ class Engine:
         self, node: NodeProto, function: FunctionProto, version: int, scope: Scope
     ) -> list[NodeProto]:
         nodes = self._instantiate(node, function)
-        inside = self._infer(node, nodes, function, scope)
-        opsets = [item.version for item in function.opset_import if item.domain == ""]
+        inner = max(item.version for item in function.opset_import if item.domain == "")
+        inside, twins = self._infer(nodes, function, inner, scope)
+        return self._lower_expanded(nodes, twins, inner, inside, set(node.output))
+
+    def _lower_expanded(
+        self, nodes: list[NodeProto], twins: list[NodeProto], version: int, scope: Scope,
+        outputs: set[str],
+    ) -> list[NodeProto]:
+        """Lower the nodes of a function body; what is known beforehand becomes a constant."""
         result: list[NodeProto] = []
-        for item, twin in zip(nodes, inside[1], strict=True):
-            for body, typed in zip(subgraphs(item), subgraphs(twin), strict=True):
-                keep, self.version = self.version, opsets[0]
-                self._graph(body, typed, inside[0])
+        known: dict[str, str] = {}
+        for node, twin in zip(nodes, twins, strict=True):
+            chosen = self._chosen_branch(node, twin, scope)
+            if chosen is not None:
+                result += self._lower_branch(node, *chosen, version, scope, outputs)
+                continue
+            if self._is_known(node, scope, outputs):
+                continue
+            for body, typed in zip(subgraphs(node), subgraphs(twin), strict=True):
+                keep, self.version = self.version, version
+                self._graph(body, typed, scope)
                 self.version = keep
-            result += self.lower(item, opsets[0], inside[0])
+            result += self.lower(node, version, scope)
+        for node in _needed(result, set(outputs)):
+            for name in outer_names(node):
+                value = self.value(name, scope) if scope.made_here(name) else None
+                if value is not None and name not in known:
+                    known[name] = self.constant(value)
+            _rename(node, known)
         return result
+
+    def _is_known(self, node: NodeProto, scope: Scope, outputs: set[str]) -> bool:
+        if node.domain or outputs.intersection(node.output):
+            return False
+        return all(not name or self.value(name, scope) is not None for name in node.output)
+
+    def _chosen_branch(
+        self, node: NodeProto, twin: NodeProto, scope: Scope
+    ) -> tuple[GraphProto, GraphProto] | None:
+        """The branch that an If always takes, where that is known."""
+        if node.op_type != "If" or node.domain:
+            return None
+        condition = self.value(node.input[0], scope)
+        if condition is None:
+            return None
+        wanted = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+        pair = [next(a.g for a in item.attribute if a.name == wanted) for item in (node, twin)]
+        return pair[0], pair[1]
+
+    def _lower_branch(
+        self, node: NodeProto, body: GraphProto, typed: GraphProto, version: int, scope: Scope,
+        outputs: set[str],
+    ) -> list[NodeProto]:
+        names = {value.name: new for value, new in zip(body.output, node.output, strict=True)}
+        inner = Scope(outer=scope, version=version)
+        inner.learn(typed)
+        wanted = outputs | set(names)
+        nodes = self._lower_expanded(
+            list(body.node), list(typed.node), version, inner, set(names)
+        )
+        del wanted
+        for item in nodes:
+            _rename(item, names)
+        for old, new in names.items():
+            for store in (inner.types, inner.values, inner.constants):
+                if old in store:
+                    getattr(scope, _STORES[id(store) == id(inner.types)])
+        return nodes
 
     def _instantiate(self, node: NodeProto, function: FunctionProto) -> list[NodeProto]:
         base = node.name or next(name for name in node.output if name)
@@ -549,6 +629,46 @@ class Engine:
         inside.learn(typed)
         return inside, list(typed.node)
 
+    # values known beforehand
+
+    def value(self, name: str, scope: Scope, depth: int = 0) -> np.ndarray | None:
+        """The value of a tensor, if it follows from constants and known shapes alone."""
+        place: Scope | None = scope
+        while place is not None:
+            if name in place.constants:
+                return self.read(place.constants[name])
+            if name in place.values:
+                return place.values[name]
+            if name in place.producers:
+                node = place.producers[name]
+                place.values[name] = None  # Stands if anything below can't be worked out.
+                self._work_out(node, place, depth)
+                return place.values[name]
+            place = place.outer
+        return None
+
+    def _work_out(self, node: NodeProto, scope: Scope, depth: int) -> None:
+        if node.op_type in ("Shape", "Size"):
+            kind = scope.type_of(node.input[0])
+            dims = kind.tensor_type.shape.dim if kind is not None else []
+            if kind is None or not kind.tensor_type.HasField("shape"):
+                return
+            if not all(dim.HasField("dim_value") for dim in dims):
+                return
+            inputs = [np.broadcast_to(np.int8(0), [dim.dim_value for dim in dims])]
+        else:
+            if depth > _FOLD_DEPTH:
+                return
+            inputs = []
+            for name in node.input:
+                value = self.value(name, scope, depth + 1) if name else None
+                if name and (value is None or value.size > _FOLD_LIMIT):
+                    return
+                inputs.append(value)
+        results = _evaluate(node, inputs, scope.version)
+        if results is not None:
+            scope.values.update(zip(node.output, results, strict=False))
+
     # names, constants, refusals
 
     def fresh(self, hint: str) -> str:
@@ -575,6 +695,34 @@ class Engine:
             f'can\'t express {node.op_type} "{name}" of opset {version} in opset {self.target}: '
             f"{why}; cut the graph before it (--outputs) or export without it"
         )
+
+
+def _evaluate(
+    node: NodeProto, inputs: list[np.ndarray | None], version: int
+) -> list[np.ndarray] | None:
+    """The node's results by the standard's reference implementation; None if it can't."""
+    if node.op_type == "Div" and inputs[0].dtype.kind in "iu" and (inputs[0] < 0).any():
+        return None  # Implementations differ in how they round.
+    names = [f"i{place}" if value is not None else "" for place, value in enumerate(inputs)]
+    outputs = [f"o{place}" for place in range(len(node.output))]
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    del copy.input[:], copy.output[:]
+    copy.input.extend(names)
+    copy.output.extend(outputs)
+    info = onnx.helper.make_empty_tensor_value_info
+    graph = onnx.helper.make_graph([copy], "one", [info(n) for n in names if n],
+                                   [info(n) for n in outputs])
+    opset = onnx.helper.make_opsetid("", version)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=onnx.IR_VERSION)
+    feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:
+        return None
+    results = [np.asarray(value) for value in results]
+    return None if any(value.size > _FOLD_LIMIT for value in results) else results
 
 
 def _all_names(model: ModelProto) -> set[str]:
