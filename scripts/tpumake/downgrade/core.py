@@ -414,7 +414,7 @@ class Engine:
         function = self._function(node, version, schema, scope)
         if function is None:
             raise self.refusal(node, version, "this version has nothing of that meaning")
-        return self._expand(node, function, version, scope)
+        return self._expand(node, function, scope)
 
     def _types_only(
         self, node: NodeProto, version: int, old: OpSchema, scope: Scope
@@ -442,9 +442,9 @@ class Engine:
                 call.emitted.append(onnx.helper.make_node("Identity", [source], [output]))
         for node in call.emitted:
             _rename(node, renames)
-            # Emitted operators are all of the target opset already, but for newer targets
-            # than 17 that must still hold.
         self._name(call)
+        if self.target > BASE:
+            call.emitted = [_raised(self, node) for node in call.emitted]
         return call.emitted
 
     def _name(self, call: Call) -> None:
@@ -486,77 +486,61 @@ class Engine:
         return kind.SerializeToString()
 
     def _expand(
-        self, node: NodeProto, function: FunctionProto, version: int, scope: Scope
+        self, node: NodeProto, function: FunctionProto, scope: Scope
     ) -> list[NodeProto]:
+        """The function's body in place of the node; what is known beforehand becomes constant."""
         nodes = self._instantiate(node, function)
-        inner = max(item.version for item in function.opset_import if item.domain == "")
-        inside, twins = self._infer(nodes, function, inner, scope)
-        return self._lower_expanded(nodes, twins, inner, inside, set(node.output))
-
-    def _lower_expanded(
-        self, nodes: list[NodeProto], twins: list[NodeProto], version: int, scope: Scope,
-        outputs: set[str],
-    ) -> list[NodeProto]:
-        """Lower the nodes of a function body; what is known beforehand becomes a constant."""
+        version = max(item.version for item in function.opset_import if item.domain == "")
+        while True:
+            inside, twins = self._infer(nodes, function, version, scope)
+            chosen = self._with_chosen_branches(nodes, inside)
+            if chosen is None:
+                break
+            nodes = chosen
+        outputs = set(node.output)
         result: list[NodeProto] = []
-        known: dict[str, str] = {}
-        for node, twin in zip(nodes, twins, strict=True):
-            chosen = self._chosen_branch(node, twin, scope)
-            if chosen is not None:
-                result += self._lower_branch(node, *chosen, version, scope, outputs)
+        for item, twin in zip(nodes, twins, strict=True):
+            if not outputs.intersection(item.output) and self._is_known(item, inside):
                 continue
-            if self._is_known(node, scope, outputs):
-                continue
-            for body, typed in zip(subgraphs(node), subgraphs(twin), strict=True):
+            for body, typed in zip(subgraphs(item), subgraphs(twin), strict=True):
                 keep, self.version = self.version, version
-                self._graph(body, typed, scope)
+                self._graph(body, typed, inside)
                 self.version = keep
-            result += self.lower(node, version, scope)
-        for node in _needed(result, set(outputs)):
-            for name in outer_names(node):
-                value = self.value(name, scope) if scope.made_here(name) else None
-                if value is not None and name not in known:
-                    known[name] = self.constant(value)
-            _rename(node, known)
-        return result
+            result += self.lower(item, version, inside)
+        made = {name for item in nodes for name in item.output if name}
+        return self._with_constants(_needed(result, outputs), made, inside)
 
-    def _is_known(self, node: NodeProto, scope: Scope, outputs: set[str]) -> bool:
-        if node.domain or outputs.intersection(node.output):
-            return False
+    def _is_known(self, node: NodeProto, scope: Scope) -> bool:
         return all(not name or self.value(name, scope) is not None for name in node.output)
 
-    def _chosen_branch(
-        self, node: NodeProto, twin: NodeProto, scope: Scope
-    ) -> tuple[GraphProto, GraphProto] | None:
-        """The branch that an If always takes, where that is known."""
-        if node.op_type != "If" or node.domain:
-            return None
-        condition = self.value(node.input[0], scope)
-        if condition is None:
-            return None
-        wanted = "then_branch" if condition.reshape(-1)[0] else "else_branch"
-        pair = [next(a.g for a in item.attribute if a.name == wanted) for item in (node, twin)]
-        return pair[0], pair[1]
-
-    def _lower_branch(
-        self, node: NodeProto, body: GraphProto, typed: GraphProto, version: int, scope: Scope,
-        outputs: set[str],
+    def _with_constants(
+        self, nodes: list[NodeProto], made: set[str], scope: Scope
     ) -> list[NodeProto]:
-        names = {value.name: new for value, new in zip(body.output, node.output, strict=True)}
-        inner = Scope(outer=scope, version=version)
-        inner.learn(typed)
-        wanted = outputs | set(names)
-        nodes = self._lower_expanded(
-            list(body.node), list(typed.node), version, inner, set(names)
-        )
-        del wanted
-        for item in nodes:
-            _rename(item, names)
-        for old, new in names.items():
-            for store in (inner.types, inner.values, inner.constants):
-                if old in store:
-                    getattr(scope, _STORES[id(store) == id(inner.types)])
+        for node in nodes:
+            names = [name for name in outer_names(node) if name in made]
+            values = {name: self.value(name, scope) for name in names}
+            known = {name: value for name, value in values.items() if value is not None}
+            _rename(node, {name: self.constant(value) for name, value in known.items()})
         return nodes
+
+    def _with_chosen_branches(
+        self, nodes: list[NodeProto], scope: Scope
+    ) -> list[NodeProto] | None:
+        """The nodes with the branch that an If always takes in place of it; None if no If is."""
+        for place, node in enumerate(nodes):
+            if node.op_type != "If":
+                continue
+            condition = self.value(node.input[0], scope)
+            if condition is None:
+                continue
+            wanted = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+            body = next(item.g for item in node.attribute if item.name == wanted)
+            ends = [
+                onnx.helper.make_node("Identity", [value.name], [name])
+                for value, name in zip(body.output, node.output, strict=True) if name
+            ]
+            return [*nodes[:place], *body.node, *ends, *nodes[place + 1 :]]
+        return None
 
     def _instantiate(self, node: NodeProto, function: FunctionProto) -> list[NodeProto]:
         base = node.name or next(name for name in node.output if name)
@@ -606,7 +590,7 @@ class Engine:
             node.output[index] = renames.get(name, "")
 
     def _infer(
-        self, node: NodeProto, nodes: list[NodeProto], function: FunctionProto, scope: Scope
+        self, nodes: list[NodeProto], function: FunctionProto, version: int, scope: Scope
     ) -> tuple[Scope, list[NodeProto]]:
         """Types inside an expanded function, and the nodes with their bodies typed."""
         graph = GraphProto(name="function")
@@ -625,7 +609,7 @@ class Engine:
         model = ModelProto(ir_version=onnx.IR_VERSION, graph=graph)
         model.opset_import.extend(function.opset_import)
         typed = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-        inside = Scope(outer=scope)
+        inside = Scope(outer=scope, version=version)
         inside.learn(typed)
         return inside, list(typed.node)
 
@@ -723,6 +707,24 @@ def _evaluate(
         return None
     results = [np.asarray(value) for value in results]
     return None if any(value.size > _FOLD_LIMIT for value in results) else results
+
+
+def _raised(engine: Engine, node: NodeProto) -> NodeProto:
+    """An operator as adapters write it, for opset 17, in the form of a newer target."""
+    old = _schema_or_none(node.op_type, engine.target)
+    if old is None or node.domain or old.since_version <= BASE:
+        return node
+    names = {item.name for item in node.attribute}
+    if "axes" in names - set(old.attributes):
+        axes = next(item for item in node.attribute if item.name == "axes")
+        node.input.append(engine.constant(np.array(axes.ints, np.int64)))
+        node.attribute.remove(axes)
+    if node.op_type == "Split" and len(node.input) < 2:
+        node.attribute.append(onnx.helper.make_attribute("num_outputs", len(node.output)))
+    if node.op_type == "GridSample" and engine.target >= 20:
+        for item in node.attribute:
+            item.s = {b"bilinear": b"linear", b"bicubic": b"cubic"}.get(item.s, item.s)
+    return node
 
 
 def _all_names(model: ModelProto) -> set[str]:
