@@ -112,9 +112,9 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 %/:
 	@mkdir -p '$@'
 
-# What has no rule and is not there.
+# What has no rule and is not there. `sources`, below, makes Make name the missing file itself.
 .DEFAULT:
-	@echo >&2 'tpumake: $(or $(strip $(foreach each,$(MODELS),$(if $(filter $@,$(call path,$(each),ONNX)),$(each)_ONNX: there is no file $@;))),there is no target and no file $@; make list shows what can be built)'
+	@echo >&2 'tpumake: there is no file $@$(foreach each,$(MODELS),$(if $(filter $@,$(call path,$(each),ONNX)),$(comma) which $(each)_ONNX names)), nor a target of that name: make list shows what can be built'
 	@exit 2
 
 # ---------------------------------------------------------------------------------------------
@@ -151,11 +151,13 @@ stage = @'$(VENV)/bin/python' scripts/run_stage.py --build '$(BUILD)' --model $1
 helper = --top -- '$(VENV)/bin/python' scripts/$1
 tool   = -- '$(TOOLCHAIN_RUN)' $1
 
+# Writes a file without a process, and nothing under `make -n`.
+write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
 # A stage's parameters are a file that it depends on. The file is written only when they differ from
 # what it holds, so changed parameters are newer than what was made with others.
 parameters = $(strip $(call $(notdir $*)_parameters,$m))
 $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
-	@$(file >$@,$(parameters))
+	@:$(call write,$@,$(parameters))
 
 # The stanza is checked as a whole, before anything runs.
 json = "$(subst ",\",$(subst \,\\,$1))"
@@ -172,7 +174,7 @@ pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/
 dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
 dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
 $(BUILD)/datasets/%.parameters: $$(call differs,$$@,$$(call dataset_flags,$$(call dataset_user,$$*))) | $$(@D)/
-	@$(file >$@,$(call dataset_flags,$(call dataset_user,$*)))
+	@:$(call write,$@,$(call dataset_flags,$(call dataset_user,$*)))
 
 $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters scripts/normalize_dataset.py \
 		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET)) | $(HELPERS)
@@ -245,12 +247,13 @@ MODELS += $1
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
 $(foreach each,$(VARIANTS),$(call variant,$1,$(each))
 )# So that Make says which is missing.
-sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT))
+sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT) $$(call path,$1,DATASET))
 endef
 
 define variant
 $1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
-	$$(if $$(built_$1_$2),@echo '→ $$<',@$$(info $1_$2 is up to date.))
+	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
+	$$(if $$(built_$1_$2),@printf '%s\n' '→ $$<' '  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')
 endef
 
 include models.mk

@@ -41,9 +41,8 @@ def _wanted(schema: dict, key: str) -> str:
     about = schema["properties"][key]
     if "enum" in about:
         return f"must be one of {', '.join(filter(None, about['enum']))}"
-    form = schema["$defs"].get(about.get("$ref", "").rpartition("/")[2], about)
-    choice = f" ({' or '.join(form['enum'])})" if "enum" in form else ""
-    return f"is not what it should be{choice}: {about['description']}"
+    form = schema["$defs"].get(about.get("$ref", "").rpartition("/")[2])
+    return f"must be {form['description']}" if form else f"must be: {about['description']}"
 
 
 @click.command(help=__doc__)

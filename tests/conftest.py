@@ -1,0 +1,87 @@
+"""What the tests share: the checkout, the real toolchain, and builds that several tests look at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The installed tpu_mlir; its absence is a failure, not a reason to skip."""
+
+    program: Path
+
+    def run(self, args: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, *args], cwd=cwd, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
+    program = Path(os.environ.get("TOOLCHAIN", ROOT / ".toolchain")) / "1.7" / "run"
+    assert program.exists(), f"{program} is missing: make setup"
+    return Toolchain(program)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project that shares the two environments of this one."""
+
+    path: Path
+
+    def make(
+        self, *arguments: str, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        # The outer make's own settings must not reach the inner one.
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        done = subprocess.run(
+            ["make", *arguments],
+            cwd=self.path,
+            env=env | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+PROJECT = ("Makefile", "models.mk", "scripts", "schemas", "requirements", "models", "datasets")
+
+
+def copy_project(target: Path) -> Checkout:
+    """Copy what a build reads, and link to the environments."""
+    target.mkdir(parents=True)
+    for name in PROJECT:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target / name)
+    for variable, name in (("VENV", ".venv"), ("TOOLCHAIN", ".toolchain")):
+        (target / name).symlink_to(Path(os.environ.get(variable, ROOT / name)).absolute())
+    return Checkout(target)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A checkout of this test's own; its path has spaces and letters beyond ASCII."""
+    return copy_project(tmp_path / "ein Baum für Größen")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which tiny_int8 is built. Tests may look at it but not change it."""
+    built = copy_project(tmp_path_factory.mktemp("built") / "check out")
+    built.make("tiny_int8")
+    return built
