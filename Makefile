@@ -83,6 +83,10 @@ export V PYTHON310
 empty :=
 space := $(empty) $(empty)
 comma := ,
+define newline
+
+
+endef
 
 CHIPS    := cv180x cv181x cv182x cv183x
 VARIANTS := int8 bf16
@@ -246,8 +250,15 @@ MODELS += $1
 .PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
 $(foreach each,$(VARIANTS),$(call variant,$1,$(each))
-)# So that Make says which is missing.
+)$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
+# So that Make says which is missing.
 sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT) $$(call path,$1,DATASET))
+endef
+
+# A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
+define fetched
+$2: | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
 endef
 
 define variant
@@ -286,10 +297,6 @@ $(foreach each,$(KNOBS),  $(each)=$($(each))$(newline))
 In a stanza, or on the command line with the model's name before it (make $(firstword $(MODELS))_int8
 $(firstword $(MODELS))_ONNX=~/best.onnx), with the default:
 $(foreach each,$(STANZA),  <model>_$(each) = $(DEFAULT_$(each))$(newline))
-endef
-define newline
-
-
 endef
 
 .PHONY: help

@@ -12,6 +12,17 @@ yolo11n_DATASET       = datasets/shapes
 yolo11n_VARIANTS      = int8 bf16
 $(eval $(call model,yolo11n))
 
+# Ultralytics' own YOLO11n, trained on COCO's 80 classes (AGPL-3.0), fetched when it is first needed.
+# Calibrate it with pictures like those that your camera will see.
+yolo11n_coco_URL          = https://github.com/ultralytics/assets/releases/download/v8.3.0/yolo11n.onnx
+yolo11n_coco_ONNX         = models/yolo11n_coco.onnx
+yolo11n_coco_INPUT_SHAPES = [[1,3,640,640]]
+yolo11n_coco_SCALE        = 0.0039216,0.0039216,0.0039216
+yolo11n_coco_PIXEL_FORMAT = rgb
+yolo11n_coco_DATASET      = datasets/coco
+yolo11n_coco_VARIANTS     = int8 bf16
+$(eval $(call model,yolo11n_coco))
+
 # The smallest network with a head like YOLO11's: builds in seconds, for the tests.
 tiny_ONNX             = models/tiny.onnx
 tiny_INPUT_SHAPES     = [[1,3,64,64]]
