@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 
@@ -27,13 +28,14 @@ _LONGEST_HEADER = 10_000
 class NpzFile:
     """An open .npz file. ``names`` lists its tensors in the file's own order.
 
-    Raises BadInput if the file is missing, can't be read or is no .npz archive.
+    ``file``: where to read it from if it isn't to be opened; ``path`` then only names it. Raises
+    BadInput if the file is missing, can't be read or is no .npz archive.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, file: BinaryIO | None = None):
         self.path = path
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = zipfile.ZipFile(file or path)
         except FileNotFoundError:
             raise BadInput(f"{path}: there is no such file; is the stage before it done?") from None
         except IsADirectoryError:

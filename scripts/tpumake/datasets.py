@@ -1,0 +1,403 @@
+"""Make a calibration folder of pictures or tensor samples: find, choose, check, write.
+
+Which files are taken depends on their contents and the seed alone: files are ordered by
+SHA-256(seed ":" SHA-256(contents)), and the first that are usable are taken and numbered in this
+order. So neither names nor the order of listing matter, one file more or less changes at most one
+of those taken, and the first ten of a hundred are the ten that ``count`` 10 gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from tpumake.cli import BadInput
+from tpumake.folders import replace_folder
+from tpumake.pictures import UnusableError, looks_like_picture, prepare
+from tpumake.samples import Inputs, check_sample
+
+__all__ = ["MANIFEST", "Dataset", "make_dataset", "printable"]
+
+MANIFEST = "manifest.json"
+SCHEMA = "dataset_manifest.schema.json"
+
+# A file that is no picture is worth a word if its name promises one; labels and notes are not.
+_ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"))
+_PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".img", ".webp", ".tif", ".tiff")
+_MORE_PICTURES = (".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".heic", ".heif", ".tga", ".svg")
+_PROMISING = _ARCHIVES | {"", ".npy", ".npz", *_PICTURES, *_MORE_PICTURES}
+_NOTES = frozenset((".txt", ".json", ".yaml", ".yml", ".xml", ".csv", ".md", ".html"))
+_CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"))
+
+Progress = Callable[[int, int], None]
+
+
+class Source(NamedTuple):
+    """A file that may be taken. ``kind`` is "picture", ".npy" or ".npz"."""
+
+    name: str
+    path: Path
+    kind: str
+    sha256: str
+
+
+@dataclass
+class Dataset:
+    """What was made: the manifest's contents, in short."""
+
+    kind: str
+    wanted: int
+    files: list[dict] = field(default_factory=list)
+    left_out: list[dict] = field(default_factory=list)
+    manifest: dict = field(default_factory=dict)
+
+    @property
+    def converted(self) -> int:
+        """How many pictures were not taken over byte for byte."""
+        return sum(bool(file["changes"]) for file in self.files)
+
+
+def make_dataset(
+    source: Path,
+    target: Path,
+    count: int,
+    least: int,
+    seed: int,
+    inputs: Inputs | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Dataset:
+    """Fill the folder ``target`` with ``count`` files from ``source``, a folder or a list file.
+
+    ``least``: how few will do. Everything in ``target`` is replaced; if it holds anything that
+    isn't from here, or if the two overlap, BadInput is raised, as it is for too few usable files.
+    """
+    source_shown = printable(source)
+    found = _listed(source) if source.is_file() else _walked(source)
+    _check_apart(source, target, found.files)
+    _check_own(target)
+    sources = _hashed(found, progress, extra=count)
+    kind = _one_kind(sources, source_shown)
+    unique, duplicates = _without_duplicates(sources)
+    unique.sort(key=lambda one: _rank(one.sha256, seed))
+    step = len(found.files)
+    with replace_folder(target.resolve()) as folder:
+        result = Dataset("pictures" if kind == "picture" else "samples", count)
+        waiting = iter(unique)
+        total = step + min(count, len(unique))
+        for taken in _usable(waiting, count, inputs, found.left_out, folder):
+            result.files.append(taken)
+            progress(step + len(result.files), total)
+        result.left_out = sorted(found.left_out, key=lambda one: _by_name(one["source"]))
+        if len(result.files) < least:
+            raise BadInput(_too_few(source_shown, result, least, found.others))
+        result.manifest = {
+            "$schema": SCHEMA,
+            "kind": result.kind,
+            "seed": seed,
+            "wanted": count,
+            "count": len(result.files),
+            "files": result.files,
+            "left_out": result.left_out,
+            "duplicates": duplicates,
+            "not_needed": len(list(waiting)),
+            "other_files": found.others,
+        }
+        text = json.dumps(result.manifest, indent=1, ensure_ascii=False) + "\n"
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
+    progress(total, total)
+    return result
+
+
+def printable(name: Path | str) -> str:
+    """A name that may hold line breaks or stray bytes, as text for one line and for JSON."""
+    text = os.fsencode(str(name)).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+@dataclass
+class _Found:
+    """Files to look into: (shown name, path) pairs; those already left out; how many others."""
+
+    files: list[tuple[str, Path]] = field(default_factory=list)
+    left_out: list[dict] = field(default_factory=list)
+    others: int = 0
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self.left_out.append({"source": name, "reason": reason})
+
+
+def _walked(root: Path) -> _Found:
+    """All files below ``root``; links are followed, each folder is entered once."""
+    if not root.is_dir():
+        raise BadInput(f"{printable(root)}: there is no such folder or list of pictures")
+    found = _Found()
+    seen: set[tuple[int, int]] = set()
+
+    def failed(error: OSError) -> None:
+        name = printable(os.path.relpath(error.filename, root))
+        found.leave_out(name, f"can't be opened: {error.strerror}")
+
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=failed):
+        info = Path(folder).stat()
+        # Marked on the way down: a link back up, or a second way in, ends here.
+        if (info.st_dev, info.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((info.st_dev, info.st_ino))
+        # The order decides by which of two ways a linked folder is entered first.
+        folders[:] = sorted(filter(_in_sight, folders), key=_by_name)
+        for name in sorted(filter(_in_sight, names), key=_by_name):
+            path = Path(folder) / name
+            found.files.append((printable(path.relative_to(root)), path))
+    return found
+
+
+def _listed(path: Path) -> _Found:
+    """The files that a list names, one in a line; relative to the list's folder."""
+    head = path.open("rb").read(4096)
+    if looks_like_picture(head) or b"\0" in head:
+        raise BadInput(
+            f"{printable(path)}: give a folder of pictures, or a text file that lists them"
+        )
+    found = _Found()
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    for line in map(os.fsdecode, lines):
+        name = line.strip()
+        if name and not name.startswith("#"):
+            # A manifest must not depend on where the tree lies.
+            shown = Path(name).name if Path(name).is_absolute() else os.path.normpath(name)
+            found.files.append((printable(shown), path.parent / name))
+    return found
+
+
+def _in_sight(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _CLUTTER
+
+
+def _by_name(name: str) -> str:
+    # Composed, as the same name is stored otherwise on macOS.
+    return unicodedata.normalize("NFC", name)
+
+
+def _hashed(found: _Found, progress: Progress, extra: int) -> list[Source]:
+    """The files that may be taken. The rest is left out with a reason, or counted."""
+    sources = []
+    with ThreadPoolExecutor(_workers()) as pool:
+        results = pool.map(lambda one: _look_into(*one), found.files)
+        for index, (one, result) in enumerate(zip(found.files, results, strict=True), 1):
+            if isinstance(result, Source):
+                sources.append(result)
+            elif result:
+                found.leave_out(one[0], result)
+            else:
+                found.others += 1
+            progress(index, len(found.files) + extra)
+    return sources
+
+
+def _look_into(name: str, path: Path) -> Source | str | None:
+    """A source, or why the file is left out, or None if nobody would take it for a picture."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a pipe would wait for ever.
+            return "not a file"
+        with path.open("rb") as file:
+            head = file.read(4096)
+            kind = _kind(head, path.suffix.lower())
+            if not kind:
+                return _why_not(head, path.suffix.lower())
+            file.seek(0)
+            return Source(name, path, kind, _digest(file))
+    except FileNotFoundError:
+        return "leads nowhere" if path.is_symlink() else "there is no such file"
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+
+
+def _kind(head: bytes, suffix: str) -> str | None:
+    if head.startswith(b"\x93NUMPY"):
+        return ".npy"
+    if head.startswith(b"PK\x03\x04") and (suffix == ".npz" or b".npy" in head[:256]):
+        return ".npz"
+    # Label and note files may begin with a picture's short magic ("BM", "P1 ") by chance.
+    if looks_like_picture(head) and suffix not in (
+        ".txt",
+        ".json",
+        ".yaml",
+        ".yml",
+        ".xml",
+        ".csv",
+    ):
+        return "picture"
+    # ISO media: HEIC, which is named as such later on.
+    return "picture" if head[4:8] == b"ftyp" and suffix in (".heic", ".heif", "") else None
+
+
+def _why_not(head: bytes, suffix: str) -> str | None:
+    if suffix not in _PROMISING:
+        return None
+    if not head:
+        return "empty"
+    return "an archive; unpack it" if suffix in _ARCHIVES else "not a picture"
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _rank(sha256: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
+
+
+def _one_kind(sources: Iterable[Source], shown: str) -> str:
+    """The kind that all sources have; run_calibration takes no mixture."""
+    first: dict[str, Source] = {}
+    for source in sources:
+        first.setdefault(source.kind, source)
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise BadInput(
+            f"{shown}: holds {_called(one.kind)} ({one.name}) and {_called(other.kind)}"
+            f" ({other.name}); move one kind elsewhere"
+        )
+    return next(iter(first), "picture")
+
+
+def _called(kind: str) -> str:
+    return "pictures" if kind == "picture" else f"{kind} samples"
+
+
+def _without_duplicates(sources: list[Source]) -> tuple[list[Source], list[dict]]:
+    """Of files with the same contents, the first by name; and the list of the others."""
+    kept: dict[str, Source] = {}
+    duplicates = []
+    for source in sorted(sources, key=lambda one: (_by_name(one.name), one.name)):
+        if source.sha256 in kept:
+            same = kept[source.sha256].name
+            duplicates.append({"source": source.name, "same_as": same})
+        else:
+            kept[source.sha256] = source
+    return list(kept.values()), duplicates
+
+
+def _usable(
+    waiting: Iterator[Source],
+    count: int,
+    inputs: Inputs | None,
+    left_out: list[dict],
+    folder: Path,
+) -> Iterator[dict]:
+    """Check and write sources until ``count`` are; yield their entries in the manifest."""
+    number = 0
+    with ThreadPoolExecutor(_workers()) as pool:
+        # As many as can be taken in any case, so that none is decoded in vain.
+        while batch := _next(waiting, count - number):
+            results = pool.map(lambda source: _try(source, inputs, folder), batch)
+            for source, result in zip(batch, results, strict=True):
+                if isinstance(result, str):
+                    left_out.append({"source": source.name, "reason": result})
+                    continue
+                number += 1
+                entry, written = result
+                entry["name"] = f"Calibration{number}{written.suffix}"
+                written.rename(folder / entry["name"])
+                yield {"name": entry.pop("name"), **entry}
+
+
+def _next(waiting: Iterator[Source], count: int) -> Sequence[Source]:
+    return [source for _, source in zip(range(count), waiting, strict=False)]
+
+
+def _try(source: Source, inputs: Inputs | None, folder: Path) -> tuple[dict, Path] | str:
+    """Check a source and write it under a passing name; or why it is left out."""
+    try:
+        data = source.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != source.sha256:
+            return "was changed while it was read"
+        entry = {"source": source.name, "source_sha256": source.sha256, "source_size": len(data)}
+        if source.kind == "picture":
+            picture = prepare(data)
+            data, suffix = picture.data, picture.suffix
+            details = {
+                "format": picture.format,
+                "width": picture.width,
+                "height": picture.height,
+                "changes": list(picture.changes),
+            }
+        else:
+            suffix = source.kind
+            tensors = check_sample(data, suffix, inputs)
+            details = {"tensors": list(tensors), "changes": []}
+    except UnusableError as error:
+        return str(error)
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    entry |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), **details}
+    written = folder / f"{source.sha256}{suffix}"
+    written.write_bytes(data)
+    return entry, written
+
+
+def _check_apart(source: Path, target: Path, files: Iterable[tuple[str, Path]]) -> None:
+    """Refuse a target that would touch the source."""
+    shown, target = printable(target), target.resolve()
+    if source.is_dir():
+        root = source.resolve()
+        if target == root or target in root.parents or root in target.parents:
+            raise BadInput(f"{shown}: overlaps with {printable(source)}; choose another folder")
+    places = {path.parent for _, path in files} | {source.parent}
+    for place in {place.resolve() for place in places}:
+        if target == place or target in place.parents:
+            raise BadInput(f"{shown}: holds files of {printable(source)}; choose another folder")
+
+
+def _check_own(target: Path) -> None:
+    """Refuse to replace anything that this program didn't make."""
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise BadInput(f"{printable(target)}: is a file, not a folder; choose another name")
+    held = {entry.name for entry in target.iterdir()}
+    foreign = sorted(held - _own_names(target))
+    if foreign:
+        raise BadInput(
+            f"{printable(target)}: holds {printable(foreign[0])}, which is not from here;"
+            " choose another folder or empty this one"
+        )
+
+
+def _own_names(target: Path) -> set[str]:
+    try:
+        manifest = json.loads((target / MANIFEST).read_bytes())
+        if manifest["$schema"] != SCHEMA:
+            return set()
+        return {MANIFEST, *(file["name"] for file in manifest["files"])}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return set()
+
+
+def _too_few(shown: str, result: Dataset, least: int, others: int) -> str:
+    what = result.kind
+    text = f"{shown}: {len(result.files)} usable {what}, at least {least} needed (--min)"
+    if result.left_out:
+        some = ", ".join(f"{one['source']} ({one['reason']})" for one in result.left_out[:3])
+        more = ", …" if len(result.left_out) > 3 else ""
+        text += f"; {len(result.left_out)} left out: {some}{more}"
+    if others:
+        text += f"; {others} other files"
+    return text
+
+
+def _workers() -> int:
+    return min(4, len(os.sched_getaffinity(0)))
