@@ -90,9 +90,10 @@ _IN_FLOAT32 = {
 
 
 _FOLDED = set(
-    "Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape Div Equal Expand Flatten Floor "
-    "Gather GatherElements GatherND Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mod "
-    "Mul Neg NonZero Not Or Pow Range Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape "
+    "Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape Div Equal Expand EyeLike Flatten "
+    "Floor "
+    "Gather GatherElements GatherND Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min "
+    "Mod Mul Neg NonZero Not Or Pow Range Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape "
     "ScatterElements Shape Size Slice Split Sqrt Squeeze Sub Transpose Trilu Unsqueeze "
     "Where".split()
 )
@@ -278,7 +279,11 @@ class Call:
         if isinstance(outputs, int):
             outputs = [self.fresh(op_type) for _ in range(outputs)]
         given = {key: value for key, value in attributes.items() if value is not None}
-        self.emitted.append(onnx.helper.make_node(op_type, names, outputs, **given))
+        node = onnx.helper.make_node(op_type, names, outputs, **given)
+        known = self.engine.known_results(node, self.scope)
+        if known is not None:
+            return [self.engine.constant(value) for value in known]
+        self.emitted.append(node)
         return outputs
 
     def same(self, *inputs: str, drop: Iterable[str] = (), **changed: object) -> list[str]:
@@ -360,6 +365,7 @@ class Engine:
         self.read = read
         self.used = _all_names(model)
         self._constants: dict[tuple, str] = {}
+        self._made: dict[str, np.ndarray] = {}
         self._new: list[TensorProto] = []
 
     def run(self) -> None:
@@ -370,7 +376,8 @@ class Engine:
         # Types come from the inferred copy, nodes go into the model itself: shapes that only the
         # inference knows are not written out.
         self._graph(self.model.graph, typed.graph, Scope())
-        self.model.graph.initializer.extend(self._new)
+        used = {name for node in self.model.graph.node for name in outer_names(node)}
+        self.model.graph.initializer.extend(item for item in self._new if item.name in used)
         _drop_orphans(self.model.graph, before)
 
     def _graph(self, graph: GraphProto, typed: GraphProto, outer: Scope) -> None:
@@ -653,6 +660,18 @@ class Engine:
         if results is not None:
             scope.values.update(zip(node.output, results, strict=False))
 
+    def known_results(self, node: NodeProto, scope: Scope) -> list[np.ndarray] | None:
+        """What an operator of opset 17 gives, if all its inputs are known beforehand."""
+        if node.op_type not in _FOLDED or not node.input:
+            return None
+        inputs = []
+        for name in node.input:
+            value = self._made.get(name) if name in self._made else self.value(name, scope)
+            if name and (value is None or value.size > _FOLD_LIMIT):
+                return None
+            inputs.append(value)
+        return _evaluate(node, inputs, BASE)
+
     # names, constants, refusals
 
     def fresh(self, hint: str) -> str:
@@ -669,6 +688,7 @@ class Engine:
         if key not in self._constants:
             name = self.fresh(f"const/{value.dtype.name}")
             self._constants[key] = name
+            self._made[name] = value
             self._new.append(onnx.numpy_helper.from_array(value, name))
         return self._constants[key]
 
