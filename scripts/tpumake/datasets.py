@@ -223,7 +223,8 @@ def _look_into(name: str, path: Path) -> Source | str | None:
 
 
 def _kind(head: bytes, suffix: str) -> str | None:
-    if head.startswith(b"\x93NUMPY"):
+    # By name too: training tools leave caches of the same format beside the pictures.
+    if head.startswith(b"\x93NUMPY") and suffix in (".npy", ""):
         return ".npy"
     if head.startswith(b"PK\x03\x04") and (suffix == ".npz" or b".npy" in head[:256]):
         return ".npz"

@@ -105,11 +105,8 @@ def _calibration_progress(line: str) -> Progress | None:
     if not match:
         return None
     what, done, total = match.groups()
-    if "tune" in what:
-        return "tensors tuned", int(done), int(total)
-    if "activation" in what or "input" in what:
-        return "pictures", int(done), int(total)
-    return "thresholds", int(done), int(total)
+    phase = "tuned" if what.startswith("tune") else "ranges" if "activation" in what else "thresholds"
+    return f"tensors, {phase}", int(done), int(total)
 
 
 def _deploy(result: Result) -> str:
