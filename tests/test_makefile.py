@@ -1,0 +1,207 @@
+"""The Makefile without the toolchain: help, errors, parameters, paths. Nothing is compiled here."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Checkout, copy_project
+
+SCHEMA = json.loads((ROOT / "schemas/stanza.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """For tests that build nothing."""
+    return copy_project(tmp_path_factory.mktemp("make") / "check out")
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"]])
+def test_help_lists_knobs_with_live_values_and_builds_nothing(
+    project: Checkout, arguments: list[str]
+) -> None:
+    said = project.make(*arguments, "BUILD=elsewhere").stdout
+    assert "BUILD=elsewhere" in said
+    assert "CHIP=cv181x" in said
+    assert "yolo11n" in said
+    assert "<model>_SCALE = 1,1,1" in said
+    assert not (project.path / "elsewhere").exists()
+
+
+def test_help_needs_no_environment(tmp_path: Path) -> None:
+    for name in ("Makefile", "models.mk"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    assert "make yolo11n_int8" in Checkout(tmp_path).make("help").stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "models.mk"]
+
+
+def test_list_names_every_target(project: Checkout) -> None:
+    assert "yolo11n_int8" in project.make("list").stdout.split()
+
+
+def test_every_stanza_variable_is_in_the_schema_and_has_a_default(project: Checkout) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    defaults = set(re.findall(r"^DEFAULT_(\w+)", makefile, re.M))
+    assert defaults == set(SCHEMA["properties"]) - {"model"}
+
+
+def test_an_unknown_target_is_named(project: Checkout) -> None:
+    done = project.make("yolo11m_int8", check=False)
+    assert done.returncode == 2
+    assert "there is no file yolo11m_int8" in done.stderr
+    assert "make list" in done.stderr
+
+
+def test_an_unknown_chip_is_named_with_those_there_are(project: Checkout) -> None:
+    done = project.make("yolo11n_int8", "CHIP=cv999", check=False)
+    assert done.returncode == 2
+    assert "CHIP=cv999 is not known" in done.stderr
+    assert "cv181x" in done.stderr
+
+
+def test_a_missing_network_is_named_with_its_variable(project: Checkout) -> None:
+    done = project.make("yolo11n_int8", "yolo11n_ONNX=no/such.onnx", check=False)
+    assert done.returncode == 2
+    assert "there is no file no/such.onnx, which yolo11n_ONNX names" in done.stderr
+
+
+def test_a_missing_dataset_is_named_with_its_variable(project: Checkout) -> None:
+    done = project.make("tiny_int8", "tiny_DATASET=no/such", check=False)
+    assert done.returncode == 2
+    assert "no/such" in done.stderr
+
+
+def test_a_model_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "models.mk").write_text("$(eval $(call model,a))\n$(eval $(call model,a))\n")
+    done = Checkout(tmp_path).make("list", check=False)
+    assert done.returncode == 2
+    assert "model a is there twice" in done.stderr
+
+
+def test_an_old_make_is_told_what_is_needed() -> None:
+    """Make says by .FEATURES what it can; take the newest feature that is needed away."""
+    done = subprocess.run(
+        ["make", ".FEATURES=target-specific", "help"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "GNU Make 4.3 or newer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("tiny_SCAL=1,1,1", "tiny_SCAL: there is no such variable; did you mean tiny_SCALE?"),
+        ("tiny_MEAN=a,b", "tiny_MEAN = a,b: must be a number"),
+        ("tiny_PIXEL_FORMAT=RBG", "must be one of rgb, bgr"),
+        ("tiny_INPUT_SHAPES=1,3,64,64", "tiny_INPUT_SHAPES = 1,3,64,64: must be"),
+        ("tiny_KEEP_ASPECT_RATIO=yes", "must be 1 for on, 0 for off"),
+        ("tiny_VARIANTS=int9", "tiny_VARIANTS = int9"),
+        ('tiny_MEAN="\\', "tiny_MEAN"),
+    ],
+)
+def test_a_wrong_stanza_is_told_before_anything_runs(
+    checkout: Checkout, argument: str, said: str
+) -> None:
+    done = checkout.make("tiny_int8", argument, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(checkout.path.glob("build/tiny/*.onnx"))
+
+
+def test_another_models_longer_name_is_not_taken_for_a_variable(checkout: Checkout) -> None:
+    """`yolo11n_coco_ONNX` belongs to yolo11n_coco, not to yolo11n."""
+    checkout.make("build/yolo11n/checked")
+    stanza = json.loads((checkout.path / "build/yolo11n/stanza.parameters").read_text())
+    assert stanza["model"] == "yolo11n"
+    assert not [key for key in stanza if key.startswith("coco")]
+
+
+DOWNGRADED = "build/tiny/tiny_v8.onnx"
+
+
+def test_a_dry_run_writes_nothing(checkout: Checkout) -> None:
+    said = checkout.make("-n", "tiny_int8").stdout
+    for script in ("onnx_downgrade", "normalize_dataset", "model_transform", "run_calibration"):
+        assert f"{script}.py" in said
+    assert not (checkout.path / "build").exists()
+
+
+def test_only_changed_parameters_run_a_stage_again(checkout: Checkout) -> None:
+    assert "downgrade" in checkout.make(DOWNGRADED).stdout
+    assert "downgrade" not in checkout.make(DOWNGRADED).stdout
+    assert "downgrade" not in checkout.make(DOWNGRADED, "tiny_SCALE=1,1,1").stdout
+    assert "head cut at 1 output" in checkout.make(DOWNGRADED, "tiny_OUTPUTS=output0").stdout
+    assert "head cut at 6 outputs" in checkout.make(DOWNGRADED).stdout
+
+
+def test_the_order_of_stanzas_and_comments_do_not_matter(checkout: Checkout) -> None:
+    checkout.make(DOWNGRADED)
+    stanzas = checkout.path / "models.mk"
+    parts = re.split(r"\n\n(?=#)", stanzas.read_text())
+    stanzas.write_text("\n\n".join(["# Another comment.", *reversed(parts)]) + "\n")
+    assert "downgrade" not in checkout.make(DOWNGRADED).stdout
+
+
+def test_a_network_whose_path_has_spaces(checkout: Checkout, tmp_path: Path) -> None:
+    folder = tmp_path / "my networks, größer"
+    folder.mkdir()
+    (checkout.path / "models/tiny.onnx").rename(folder / "the best.onnx")
+    argument = f"tiny_ONNX={folder}/the best.onnx"
+    assert "downgrade" in checkout.make(DOWNGRADED, argument).stdout
+    assert "downgrade" not in checkout.make(DOWNGRADED, argument).stdout
+    time.sleep(0.01)
+    (folder / "the best.onnx").touch()
+    assert "downgrade" in checkout.make(DOWNGRADED, argument).stdout
+
+
+def test_a_tilde_is_the_home_folder(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "best.onnx").write_bytes((checkout.path / "models/tiny.onnx").read_bytes())
+    done = checkout.make(DOWNGRADED, "tiny_ONNX=~/best.onnx", HOME=str(tmp_path))
+    assert "verified" in done.stdout
+
+
+def test_a_broken_network_is_one_line_and_leaves_nothing(checkout: Checkout) -> None:
+    network = checkout.path / "models/tiny.onnx"
+    network.write_bytes(network.read_bytes()[:20000])
+    done = checkout.make(DOWNGRADED, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "models/tiny.onnx" in done.stderr
+    assert not (checkout.path / DOWNGRADED).exists()
+
+
+def test_an_unknown_output_gets_the_nearest_ones(checkout: Checkout) -> None:
+    done = checkout.make(DOWNGRADED, "tiny_OUTPUTS=output1", check=False)
+    assert 'no tensor "output1" in models/tiny.onnx; did you mean "output0"?' in done.stderr
+
+
+def test_two_models_share_a_dataset_of_the_same_number(checkout: Checkout) -> None:
+    target = "build/datasets/shapes-16/manifest.json"
+    assert "16 pictures from datasets/shapes" in checkout.make(target).stdout
+    assert checkout.make(target).stdout.count("pictures") == 0
+
+
+def test_a_changed_picture_makes_the_dataset_anew(checkout: Checkout) -> None:
+    target = "build/datasets/shapes-16/manifest.json"
+    checkout.make(target)
+    time.sleep(0.01)
+    (checkout.path / "datasets/shapes/images/0001.jpg").touch()
+    assert "pictures" in checkout.make(target).stdout
+
+
+def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
+    """An up-to-date target costs Make's own few milliseconds; the bound leaves room for noise."""
+    checkout.make(DOWNGRADED)
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        checkout.make(DOWNGRADED)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.05

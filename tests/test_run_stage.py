@@ -1,0 +1,208 @@
+"""The runner, on commands of its own: what counts as done, what is left, what is said.
+
+Whether the real tools pass through it is for test_build.py.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from tpumake import stages
+from tpumake.cli import CheckFailed
+
+PASSED = "230 compared, 230 passed, lowest cosine 0.9999, lowest Euclidean 0.99 (t)"
+
+
+class Runner:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "logs" / "stage.log"
+
+    def command(self, script: str, *options: str, stage: str = "downgrade") -> list[str]:
+        return [
+            sys.executable, str(ROOT / "scripts/run_stage.py"), "--stage", stage, "--model", "m",
+            "--build", "build", "--log", "logs/stage.log", *options, "--", "/bin/sh", "-c", script,
+            "--test_input",
+        ]  # fmt: skip
+
+    def run(
+        self, script: str, *options: str, stage: str = "downgrade"
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(script, *options, stage=stage),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def leftovers(self) -> list[Path]:
+        work = self.folder / "build" / ".work"
+        return list(work.iterdir()) if work.exists() else []
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    folder = tmp_path / "a b ü"
+    folder.mkdir()
+    return Runner(folder)
+
+
+def test_a_result_is_moved_into_place_and_the_last_line_shown(runner: Runner) -> None:
+    done = runner.run("echo hidden; echo made > out; echo the figure", "--out", "results/out")
+    assert done.returncode == 0
+    assert (runner.folder / "results/out").read_text() == "made\n"
+    assert done.stdout.startswith("m        downgrade    the figure ")
+    assert done.stdout.rstrip().endswith(" s")
+    assert "hidden" not in done.stdout
+    assert "hidden" in runner.log.read_text()
+    assert not runner.leftovers()
+
+
+def test_exit_code_0_without_the_output_is_a_failure(runner: Runner) -> None:
+    done = runner.run("echo all is well", "--out", "results/out")
+    assert done.returncode == 1
+    assert "ended well but made no out" in done.stderr
+    assert "log: logs/stage.log" in done.stderr
+    assert not (runner.folder / "results").exists()
+
+
+def test_an_output_of_a_failed_command_is_not_taken(runner: Runner) -> None:
+    (runner.folder / "out").write_text("earlier\n")
+    done = runner.run("echo half > out; echo 'RuntimeError: it broke' >&2; exit 1", "--out", "out")
+    assert done.returncode == 1
+    assert "RuntimeError: it broke" in done.stderr
+    assert (runner.folder / "out").read_text() == "earlier\n"
+    assert not runner.leftovers()
+
+
+def test_a_check_that_fails_keeps_the_output_back(runner: Runner) -> None:
+    script = "echo '12 compared, 11 passed, lowest cosine 0.2, lowest Euclidean -1 (t)'; echo > m.mlir"
+    done = runner.run(script, "--out", "m.mlir", stage="transform")
+    assert done.returncode == 1
+    assert not (runner.folder / "m.mlir").exists()
+
+
+def test_inputs_are_linked_under_the_names_asked_for(runner: Runner) -> None:
+    (runner.folder / "data set").mkdir()
+    (runner.folder / "data set" / "Calibration1.png").write_text("picture")
+    done = runner.run(
+        "cat test.jpg > out; echo ok",
+        "--in", "test.jpg=data set/Calibration1.*", "--out", "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (runner.folder / "out").read_text() == "picture"
+
+
+def test_a_missing_input_is_named(runner: Runner) -> None:
+    done = runner.run("true", "--in", "x=no/such", "--out", "out")
+    assert done.returncode == 2
+    assert "no/such: no such file" in done.stderr
+
+
+def test_a_folder_replaces_the_one_before(runner: Runner) -> None:
+    for content in ("first", "second"):
+        done = runner.run(f"mkdir set; echo > set/{content}; echo ok", "--out", "data/set")
+        assert done.returncode == 0, done.stderr
+    assert [path.name for path in (runner.folder / "data/set").iterdir()] == ["second"]
+
+
+def test_verbose_shows_everything(runner: Runner) -> None:
+    done = runner.run("echo detail; echo > out; echo ok", "--out", "out", "--verbose")
+    assert "detail" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_tool_and_its_children(runner: Runner, number: int) -> None:
+    process = subprocess.Popen(
+        runner.command("sleep 61.25 & echo started; sleep 61.25", "--out", "out"),
+        cwd=runner.folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (runner.log.exists() and "\nstarted" in runner.log.read_text()):
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said.strip() == "run_stage: interrupted"
+    assert not runner.leftovers()
+    time.sleep(0.1)
+    alive = subprocess.run(["pgrep", "-f", "sleep 61.2[5]"], capture_output=True, check=False)
+    assert not alive.stdout
+
+
+def test_a_file_in_the_build_folders_place_is_one_line(runner: Runner) -> None:
+    (runner.folder / "build").touch()
+    done = runner.run("true", "--out", "out")
+    assert done.returncode == 2
+    assert "build" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "missing", "said"),
+    [
+        ("$ c\nValueError: bad\n", 1, [], "ValueError: bad"),
+        ("$ c\nnormalize_dataset: too few pictures\n", 2, [], "too few pictures"),
+        (f"$ c\n{PASSED.replace('230 passed', '229 passed')}\nRuntimeError: x", 1, [],
+         "229 of 230 tensors agree"),
+        ("$ c\n", -11, [], "ended by signal 11"),
+        ("$ c\n", 134, [], "ended by signal 6"),
+        ("$ c\nlast words\n", 3, [], "last words"),
+        ("$ c\ngood\n", 0, ["x.mlir"], "made no x.mlir"),
+        ("$ c\nfirst\nUNREACHABLE executed at a.cpp:3!\nPLEASE submit a bug report\n", 134, [],
+         "UNREACHABLE executed at a.cpp:3!"),
+    ],
+)  # fmt: skip
+def test_the_cause_is_one_line(log: str, code: int, missing: list[str], said: str) -> None:
+    cause = stages.explain(log, code, missing)
+    assert said in cause
+    assert "\n" not in cause
+
+
+def result(tmp_path: Path, log: str, *command: str) -> stages.Result:
+    return stages.Result(log, tmp_path, [Path("m_calib_table")], list(command))
+
+
+def test_a_comparison_that_compared_nothing_is_not_a_pass(tmp_path: Path) -> None:
+    log = PASSED.replace("230 compared, 230 passed", "0 compared, 0 passed")
+    with pytest.raises(CheckFailed):
+        stages.STAGES["transform"].figure(result(tmp_path, log, "--test_input", "x"))
+
+
+def test_a_comparison_that_did_not_run_is_not_a_pass(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="0 of 1 comparisons ran"):
+        stages.STAGES["transform"].figure(result(tmp_path, "fine", "--test_input", "x"))
+
+
+def test_without_validation_it_says_so(tmp_path: Path) -> None:
+    figure = stages.STAGES["transform"].figure(result(tmp_path, "fine"))
+    assert "VALIDATE=0" in figure
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("# sample number: 3\n###\nx 1.0 -1.0 1.0\n", "3 of 8 pictures"),
+        ("# sample number: 8\n###\nx 1.0 -1.0\n", "not complete"),
+        ("# sample number: 8\n###\n", "not complete"),
+        ("x 1.0 -1.0 1.0\n", "not complete"),
+    ],
+)
+def test_a_calibration_table_is_looked_into(tmp_path: Path, table: str, reason: str) -> None:
+    (tmp_path / "m_calib_table").write_text(table)
+    with pytest.raises(CheckFailed, match=reason):
+        stages.STAGES["calibrate"].figure(result(tmp_path, "", "--input_num", "8"))
+
+
+def test_calibrations_progress_is_read() -> None:
+    line = "tune op: /model.4/cv2/Conv_output_0_Conv:  13%|#3       | 29/231 [00:03<00:31,  6.34it/s]"
+    assert stages.STAGES["calibrate"].progress(line) == ("tensors, tuned", 29, 231)
+    assert stages.STAGES["calibrate"].progress("input_num = 12, ref = 12") is None
