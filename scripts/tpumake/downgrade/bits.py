@@ -32,13 +32,26 @@ def bitwise(call: Call) -> str:
         mixed = call.op("Max", first, second)
     else:
         mixed = call.op("Abs", call.op("Sub", first, second))
-    weights = [1 << i for i in range(count)]
-    if count == 64:
-        weights[63] = -(1 << 63)
-    total = call.op(
-        "ReduceSum", call.op("Mul", mixed, call.ints(*weights)), call.ints(-1), keepdims=0
-    )
-    return call.cast(total, elem)
+    return call.cast(_number(call, mixed, count), elem)
+
+
+def _number(call: Call, bits: str, count: int) -> str:
+    """The int64 number that the bits in the last dimension stand for.
+
+    In halves of 32 bits: onnxruntime sums integers in double precision, exact up to 2⁵³.
+    """
+    parts = []
+    for start in range(0, count, 32):
+        end = min(start + 32, count)
+        weights = [1 << i for i in range(end - start)]
+        if end == 64:
+            weights[-1] = -weights[-1]
+        part = call.op("Slice", bits, call.ints(start), call.ints(end), call.ints(-1))
+        part = call.op("Mul", part, call.ints(*weights))
+        parts.append(call.op("ReduceSum", part, call.ints(-1), keepdims=0))
+    if len(parts) == 1:
+        return parts[0]
+    return call.op("Add", parts[0], call.op("Mul", parts[1], call.const(1 << 32, np.int64)))
 
 
 def _bits(call: Call, name: str, count: int) -> str:

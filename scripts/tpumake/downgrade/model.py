@@ -68,9 +68,11 @@ def _convert(network: Network, opset: int) -> None:
     try:
         network.model = onnx.version_converter.convert_version(network.model, opset)
     except Exception as error:
-        text = " ".join(str(error).split())[:160]
+        # It prefixes its messages with the place in its own source.
+        text = " ".join(str(error).split()).rpartition("failed: ")[2][:160]
         raise BadInput(
-            f"{network.path} can't be taken below opset {BASE} by onnx's converter: {text}"
+            f"{network.path} can't be taken below opset {BASE} by onnx's converter: {text}; "
+            f"use --opset {BASE}"
         ) from None
 
 

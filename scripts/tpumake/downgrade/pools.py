@@ -101,16 +101,14 @@ def _dilated_sums(call: Call, prepare: object, *, mean: bool) -> str:
     shape = call.static_shape(0)
     if shape is None:
         call.refuse("its padding depends on sizes that are only known at run time")
+    if call.attr("auto_pad").startswith("SAME"):
+        # onnxruntime pads for a window without dilation, the standard's text for one with it.
+        call.refuse(f"dilated windows with auto_pad {call.attr('auto_pad')}")
     geometry = _geometry(call)
     before, after, beyond = [], [], []
     for size, kernel, stride, dilation, lead, tail in geometry:
         reach = dilation * (kernel - 1) + 1
-        if call.attr("auto_pad").startswith("SAME"):
-            steps = -(-size // stride)
-            total = max((steps - 1) * stride + reach - size, 0)
-            lead = total // 2 if call.attr("auto_pad") == "SAME_UPPER" else total - total // 2
-            tail = total - lead
-        elif call.attr("auto_pad") == "VALID":
+        if call.attr("auto_pad") == "VALID":
             lead = tail = 0
         free = size + lead + tail - reach
         extra = 0
