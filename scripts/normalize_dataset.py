@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tpumake.cli import BadInput, run
-from tpumake.datasets import Dataset, make_dataset, printable
+from tpumake.datasets import Choice, make_dataset, printable
 from tpumake.samples import parse_inputs
 
 _LINES = 5
@@ -49,39 +49,37 @@ def command(
         raise BadInput(f"--min {least} is more than --count {count}")
     if input_names and not input_shapes:
         raise BadInput("--input-names needs --input-shapes")
-    result = make_dataset(
+    manifest = make_dataset(
         source,
         target,
-        count,
-        min(10, count) if least is None else least,
-        seed,
+        Choice(count, min(10, count) if least is None else least, seed),
         parse_inputs(input_shapes, input_names) if input_shapes else None,
         _Progress().show if progress else lambda done, total: None,
     )
-    for line in _left_out(result):
+    for line in _left_out(manifest):
         click.echo(line, err=True)
     if as_json:
-        click.echo(json.dumps(result.manifest, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(manifest, indent=1, ensure_ascii=False))
     else:
-        click.echo(_summary(result, source))
+        click.echo(_summary(manifest, source))
 
 
-def _left_out(result: Dataset) -> list[str]:
-    lines = [f"left out {one['source']}: {one['reason']}" for one in result.left_out]
+def _left_out(manifest: dict) -> list[str]:
+    lines = [f"left out {one['source']}: {one['reason']}" for one in manifest["left_out"]]
     if len(lines) > _LINES:
         lines[_LINES:] = [f"… and {len(lines) - _LINES} more, all named in manifest.json"]
     return lines
 
 
-def _summary(result: Dataset, source: Path) -> str:
-    count = len(result.files)
-    number = f"{count}" if count == result.wanted else f"{count} of {result.wanted} wanted"
-    what = result.kind.removesuffix("s") if number == "1" else result.kind
-    line = f"{number} {what} from {printable(source)}"
-    if result.left_out:
-        line += f", {len(result.left_out)} left out"
-    if result.converted:
-        line += f", {result.converted} converted"
+def _summary(manifest: dict, source: Path) -> str:
+    count, wanted, kind = manifest["count"], manifest["wanted"], manifest["kind"]
+    number = f"{count}" if count == wanted else f"{count} of {wanted} wanted"
+    line = f"{number} {kind.removesuffix('s') if wanted == 1 else kind} from {printable(source)}"
+    if manifest["left_out"]:
+        line += f", {len(manifest['left_out'])} left out"
+    converted = sum(bool(file["changes"]) for file in manifest["files"])
+    if converted:
+        line += f", {converted} converted"
     return line
 
 

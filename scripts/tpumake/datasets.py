@@ -24,7 +24,7 @@ from tpumake.folders import replace_folder
 from tpumake.pictures import UnusableError, looks_like_picture, prepare
 from tpumake.samples import Inputs, check_sample
 
-__all__ = ["MANIFEST", "Dataset", "make_dataset", "printable"]
+__all__ = ["MANIFEST", "Choice", "make_dataset", "printable"]
 
 MANIFEST = "manifest.json"
 SCHEMA = "dataset_manifest.schema.json"
@@ -40,6 +40,14 @@ _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycl
 Progress = Callable[[int, int], None]
 
 
+class Choice(NamedTuple):
+    """How many files are wanted, how few will do, and the seed that decides which."""
+
+    count: int
+    least: int
+    seed: int
+
+
 class Source(NamedTuple):
     """A file that may be taken. ``kind`` is "picture", ".npy" or ".npz"."""
 
@@ -49,71 +57,51 @@ class Source(NamedTuple):
     sha256: str
 
 
-@dataclass
-class Dataset:
-    """What was made: the manifest's contents, in short."""
-
-    kind: str
-    wanted: int
-    files: list[dict] = field(default_factory=list)
-    left_out: list[dict] = field(default_factory=list)
-    manifest: dict = field(default_factory=dict)
-
-    @property
-    def converted(self) -> int:
-        """How many pictures were not taken over byte for byte."""
-        return sum(bool(file["changes"]) for file in self.files)
-
-
 def make_dataset(
     source: Path,
     target: Path,
-    count: int,
-    least: int,
-    seed: int,
+    choice: Choice,
     inputs: Inputs | None = None,
     progress: Progress = lambda done, total: None,
-) -> Dataset:
-    """Fill the folder ``target`` with ``count`` files from ``source``, a folder or a list file.
+) -> dict:
+    """Fill the folder ``target`` from ``source``, a folder or a list file; give the manifest.
 
-    ``least``: how few will do. Everything in ``target`` is replaced; if it holds anything that
-    isn't from here, or if the two overlap, BadInput is raised, as it is for too few usable files.
+    ``inputs``: the model's, which samples must fit. Everything in ``target`` is replaced. If it
+    holds anything that isn't from here, if the two overlap, or if too few files are usable,
+    BadInput is raised and ``target`` stays as it is.
     """
-    source_shown = printable(source)
     found = _listed(source) if source.is_file() else _walked(source)
     _check_apart(source, target, found.files)
     _check_own(target)
-    sources = _hashed(found, progress, extra=count)
-    kind = _one_kind(sources, source_shown)
+    sources = _hashed(found, progress, extra=choice.count)
+    kind = _one_kind(sources, printable(source))
     unique, duplicates = _without_duplicates(sources)
-    unique.sort(key=lambda one: _rank(one.sha256, seed))
-    step = len(found.files)
+    unique.sort(key=lambda one: _rank(one.sha256, choice.seed))
+    looked_into, total = len(found.files), len(found.files) + min(choice.count, len(unique))
     with replace_folder(target.resolve()) as folder:
-        result = Dataset("pictures" if kind == "picture" else "samples", count)
+        files = []
         waiting = iter(unique)
-        total = step + min(count, len(unique))
-        for taken in _usable(waiting, count, inputs, found.left_out, folder):
-            result.files.append(taken)
-            progress(step + len(result.files), total)
-        result.left_out = sorted(found.left_out, key=lambda one: _by_name(one["source"]))
-        if len(result.files) < least:
-            raise BadInput(_too_few(source_shown, result, least, found.others))
-        result.manifest = {
+        for file in _usable(waiting, choice.count, inputs, found.left_out, folder):
+            files.append(file)
+            progress(looked_into + len(files), total)
+        manifest = {
             "$schema": SCHEMA,
-            "kind": result.kind,
-            "seed": seed,
-            "wanted": count,
-            "count": len(result.files),
-            "files": result.files,
-            "left_out": result.left_out,
+            "kind": "pictures" if kind == "picture" else "samples",
+            "seed": choice.seed,
+            "wanted": choice.count,
+            "count": len(files),
+            "files": files,
+            "left_out": sorted(found.left_out, key=lambda one: _by_name(one["source"])),
             "duplicates": duplicates,
             "not_needed": len(list(waiting)),
             "other_files": found.others,
         }
-        text = json.dumps(result.manifest, indent=1, ensure_ascii=False) + "\n"
+        if len(files) < choice.least:
+            raise BadInput(_too_few(printable(source), manifest, choice.least))
+        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
     progress(total, total)
-    return result
+    return manifest
 
 
 def printable(name: Path | str) -> str:
@@ -228,15 +216,8 @@ def _kind(head: bytes, suffix: str) -> str | None:
         return ".npy"
     if head.startswith(b"PK\x03\x04") and (suffix == ".npz" or b".npy" in head[:256]):
         return ".npz"
-    # Label and note files may begin with a picture's short magic ("BM", "P1 ") by chance.
-    if looks_like_picture(head) and suffix not in (
-        ".txt",
-        ".json",
-        ".yaml",
-        ".yml",
-        ".xml",
-        ".csv",
-    ):
+    # Label and note files may begin with a picture's two letters ("BM", "P1") by chance.
+    if looks_like_picture(head, surely=suffix in _NOTES):
         return "picture"
     # ISO media: HEIC, which is named as such later on.
     return "picture" if head[4:8] == b"ftyp" and suffix in (".heic", ".heif", "") else None
@@ -388,15 +369,16 @@ def _own_names(target: Path) -> set[str]:
         return set()
 
 
-def _too_few(shown: str, result: Dataset, least: int, others: int) -> str:
-    what = result.kind
-    text = f"{shown}: {len(result.files)} usable {what}, at least {least} needed (--min)"
-    if result.left_out:
-        some = ", ".join(f"{one['source']} ({one['reason']})" for one in result.left_out[:3])
-        more = ", …" if len(result.left_out) > 3 else ""
-        text += f"; {len(result.left_out)} left out: {some}{more}"
-    if others:
-        text += f"; {others} other files"
+def _too_few(shown: str, manifest: dict, least: int) -> str:
+    text = (
+        f"{shown}: {manifest['count']} usable {manifest['kind']}, at least {least} needed (--min)"
+    )
+    left_out = manifest["left_out"]
+    if left_out:
+        some = ", ".join(f"{one['source']} ({one['reason']})" for one in left_out[:3])
+        text += f"; {len(left_out)} left out: {some}" + (", …" if len(left_out) > 3 else "")
+    if manifest["other_files"]:
+        text += f"; {manifest['other_files']} other files"
     return text
 
 

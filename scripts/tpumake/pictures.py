@@ -26,15 +26,14 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVI
 _MAGIC = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
-    b"BM",
     b"II*\x00",
     b"MM\x00*",
     b"GIF87a",
     b"GIF89a",
-    *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b"\n\r\t "),
     b"\x00\x00\x00\x0cjP  \r\n\x87\n",
     b"\xff\x4f\xff\x51",
 )
+_SHORT_MAGIC = (b"BM", *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b"\n\r\t "))
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_RGB8 = bytes((8, 2))
 _BMP_565 = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
@@ -67,10 +66,13 @@ class Picture(NamedTuple):
     changes: tuple[str, ...]
 
 
-def looks_like_picture(head: bytes) -> bool:
-    """Whether a file that starts with ``head`` (at least 16 bytes of it) says it is a picture."""
+def looks_like_picture(head: bytes, surely: bool = False) -> bool:
+    """Whether a file that starts with ``head`` (at least 16 bytes of it) says it is a picture.
+
+    ``surely``: not by two letters that a text may start with as well.
+    """
     return (
-        head.startswith(_MAGIC)
+        head.startswith(_MAGIC if surely else _MAGIC + _SHORT_MAGIC)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
         or head[4:12] in (b"ftypavif", b"ftypavis")
     )

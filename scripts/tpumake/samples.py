@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
 
 
 def parse_inputs(shapes: str, names: str) -> Inputs:
-    """Inputs from flags as tpu_mlir has them: ``[[1,3,640,640]]`` and ``a,b``; BadInput if wrong."""
+    """Inputs from flags as tpu_mlir has them: ``[[1,3,640,640]]``, ``a,b``; BadInput if wrong."""
     try:
         value = ast.literal_eval(shapes)
         parsed = tuple(tuple(shape) for shape in value)
