@@ -109,7 +109,7 @@ option = $(if $(call get,$1,$2),$3 $(call quoted,$(call get,$1,$2)))
 # $(call validating,TEXT): the text, unless VALIDATE=0.
 validating = $(if $(filter 0,$(VALIDATE)),,$1)
 # $(call differs,FILE,TEXT): FORCE unless the file holds just this text. Reads, forks nothing.
-differs = $(call different,x$(file <$1),x$2)
+differs = $(call different,x$(strip $(file <$1)),x$(strip $2))
 different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 
 # A folder is made when something needs it.
@@ -124,24 +124,29 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 # ---------------------------------------------------------------------------------------------
 # Set-up: two environments, each made once from its lock
 
-HELPERS       := $(VENV)/ready
-DEV           := $(VENV)/ready-dev
-TOOLCHAIN_RUN := $(TOOLCHAIN)/$(TPU_MLIR_VERSION)/run
-# An environment that was made on a machine with another Python is as good as none.
-alive = $(if $(realpath $1),,FORCE)
+HELPERS        := $(VENV)/ready
+HELPERS_FROM   := requirements/helpers.txt scripts/setup_venv.py
+DEV            := $(VENV)/ready-dev
+DEV_FROM       := requirements/dev.txt
+TOOLCHAIN_HERE := $(TOOLCHAIN)/$(TPU_MLIR_VERSION)
+TOOLS          := $(TOOLCHAIN_HERE)/ready
+TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py scripts/assemble_python.py
+# An environment holds a copy of what it was made from. It is made anew when that has changed, by
+# content and not by time, so that one in a container's image serves every checkout; or when the
+# Python that it was made with is gone.
+outdated = $(call differs,$1,$(foreach each,$2,$(file <$(each)))) $(if $(realpath $3),,FORCE)
 
-$(HELPERS): requirements/helpers.txt scripts/setup_venv.py $(call alive,$(VENV)/bin/python)
-	@$(PYTHON) scripts/setup_venv.py '$(VENV)' $<
+$(HELPERS): $(call outdated,$(HELPERS),$(HELPERS_FROM),$(VENV)/bin/python)
+	@$(PYTHON) scripts/setup_venv.py '$(VENV)' $(firstword $(HELPERS_FROM)) && cat $(HELPERS_FROM) > '$@'
 
-$(DEV): requirements/dev.txt $(HELPERS)
-	@$(PYTHON) scripts/setup_venv.py --add '$(VENV)' $< && touch '$@'
+$(DEV): $(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
+	@$(PYTHON) scripts/setup_venv.py --add '$(VENV)' $(DEV_FROM) && cat $(DEV_FROM) > '$@'
 
-$(TOOLCHAIN_RUN): requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py \
-		scripts/assemble_python.py $(call alive,$(TOOLCHAIN)/$(TPU_MLIR_VERSION)/bin/python3) | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/setup_toolchain.py --version $(TPU_MLIR_VERSION) '$(@D)'
+$(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/setup_toolchain.py --version $(TPU_MLIR_VERSION) '$(@D)' && cat $(TOOLS_FROM) > '$@'
 
 .PHONY: setup
-setup: $(HELPERS) $(TOOLCHAIN_RUN)
+setup: $(HELPERS) $(TOOLS)
 
 # ---------------------------------------------------------------------------------------------
 # The pipeline. In each rule $m is the model, taken from the target's name: build/$m/…
@@ -153,7 +158,7 @@ v = $(lastword $(subst _, ,$*))
 stage = @'$(VENV)/bin/python' scripts/run_stage.py --build '$(BUILD)' --model $1 --stage
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = --top -- '$(VENV)/bin/python' scripts/$1
-tool   = -- '$(TOOLCHAIN_RUN)' $1
+tool   = -- '$(TOOLCHAIN_HERE)/run' $1
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -205,7 +210,7 @@ test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
 test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1,TEST_INPUT)),$(call calibration_set,$1)))
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz $(BUILD)/%_top_outputs.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) | $(TOOLCHAIN_RUN)
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) | $(TOOLS)
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) \
@@ -216,7 +221,7 @@ calibrate_parameters = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,
 	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) | $(TOOLCHAIN_RUN)
+		$$(call calibration_set,$$m) | $(TOOLS)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
 	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_parameters,$m)
@@ -234,7 +239,7 @@ upper = $(subst int,INT,$(subst bf,BF,$1))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_flags,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
-		$$(call test_prerequisite,$$m) | $(TOOLCHAIN_RUN)
+		$$(call test_prerequisite,$$m) | $(TOOLS)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
@@ -312,10 +317,10 @@ PYTEST = '$(VENV)/bin/python' -m pytest
 test-fast: $(DEV)
 	@$(PYTEST) -m 'not slow and not toolchain and not full'
 
-test: $(DEV) $(TOOLCHAIN_RUN)
+test: $(DEV) $(TOOLS)
 	@$(PYTEST) -m 'not full'
 
-test-full: $(DEV) $(TOOLCHAIN_RUN)
+test-full: $(DEV) $(TOOLS)
 	@$(PYTEST)
 
 lint: $(DEV)

@@ -41,7 +41,6 @@ def make_venv(venv: Path, lock: Path) -> None:
         _install_uv(lock, python)
         install(lock, python)
         prune(partial, UNUSED)
-        (partial / "ready").touch()
 
 
 def _install_uv(helpers: Path, python: Path) -> None:
