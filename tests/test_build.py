@@ -1,0 +1,202 @@
+"""Builds with the real tpu_mlir: from the network to a model that ran on the emulator."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Checkout, Toolchain, copy_project
+from PIL import Image
+
+pytestmark = [pytest.mark.toolchain, pytest.mark.slow]
+
+MODEL = "build/tiny/cv181x/tiny_int8.cvimodel"
+QUICK = ("tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0")
+
+
+def stages(output: str) -> list[str]:
+    """The stages that ran, by the second column of what was shown."""
+    return [line.split()[1] for line in output.splitlines() if line.endswith(" s")]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_model_is_one_that_the_chip_takes(built: Checkout) -> None:
+    """Header of a cvimodel: magic, body size, version, MD5 of all that follows it, chip."""
+    data = (built.path / MODEL).read_bytes()
+    assert data[:8] == b"CviModel"
+    assert (data[12], data[13]) == (1, 4)
+    assert data[14:30] == hashlib.md5(data[48:]).digest()
+    assert data[30:46].rstrip(b"\0") == b"cv181x"
+
+
+def test_the_outputs_alternate_as_the_camera_wants_them(
+    built: Checkout, toolchain: Toolchain
+) -> None:
+    info = toolchain.run(["model_tool", "--info", str(built.path / MODEL)], built.path).stdout
+    line = next(line for line in info.splitlines() if line.strip().startswith("outputs"))
+    branches = [f"cv{branch}.{stride}" for stride in range(3) for branch in (2, 3)]
+    names = line.partition(":")[2].strip().split(",")
+    assert [name.split("/")[2] for name in names] == branches
+
+
+def test_it_was_compared_and_ran_on_the_emulator(built: Checkout) -> None:
+    log = (built.path / "build/tiny/cv181x/logs/int8.log").read_text()
+    assert "Start TPU Simulator for cv181x" in log
+    assert log.count(" compared, ") == 2
+    transform = (built.path / "build/tiny/logs/transform.log").read_text()
+    assert "151 compared, 151 passed" in transform
+
+
+def test_nothing_but_results_and_logs_is_left(built: Checkout) -> None:
+    found = {str(path.relative_to(built.path / "build")) for path in (built.path / "build").rglob("*")
+             if path.is_file() and not path.name.startswith("Calibration")}  # fmt: skip
+    assert found == {
+        "datasets/logs/shapes-16.log",
+        "datasets/shapes-16.parameters",
+        "datasets/shapes-16/manifest.json",
+        "tiny/calibrate.parameters",
+        "tiny/checked",
+        "tiny/cv181x/int8.parameters",
+        "tiny/cv181x/logs/int8.log",
+        "tiny/cv181x/tiny_int8.cvimodel",
+        "tiny/downgrade.parameters",
+        "tiny/logs/calibrate.log",
+        "tiny/logs/downgrade.log",
+        "tiny/logs/transform.log",
+        "tiny/stanza.parameters",
+        "tiny/tiny.mlir",
+        "tiny/tiny_calib_table",
+        "tiny/tiny_in_f32.npz",
+        "tiny/tiny_top_f32_all_weight.npz",
+        "tiny/tiny_top_outputs.npz",
+        "tiny/tiny_v8.onnx",
+        "tiny/transform.parameters",
+    }
+
+
+def test_a_second_run_does_nothing_and_says_so(built: Checkout) -> None:
+    before = digests(built.path / "build")
+    done = built.make("tiny_int8")
+    assert done.stdout == "tiny_int8 is up to date.\n"
+    assert digests(built.path / "build") == before
+
+
+def test_the_network_is_live(built: Checkout) -> None:
+    """On a network whose outputs are constants every comparison passes; this one's are not."""
+    with np.load(built.path / "build/tiny/tiny_top_outputs.npz") as outputs:
+        heads = [name for name in outputs.files if "model.23/cv" in name and ".2/Conv_" in name]
+        assert heads
+        assert min(outputs[name].std() for name in heads) > 0.1
+
+
+@pytest.fixture(scope="module")
+def second(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A copy of what is built, for tests that go on from there."""
+    copy = copy_project(tmp_path_factory.mktemp("second") / "check out")
+    subprocess.run(["cp", "-a", built.path / "build", copy.path / "build"], check=True)
+    # The copies of the sources are newer than what was built from them.
+    for path in [copy.path, *copy.path.rglob("*")]:
+        if not path.is_symlink() and "build" not in path.parts:
+            os.utime(path, (0, 0))
+    assert copy.make("tiny_int8").stdout == "tiny_int8 is up to date.\n"
+    return copy
+
+
+def test_another_variant_reuses_what_does_not_depend_on_it(second: Checkout) -> None:
+    done = second.make("tiny_bf16")
+    assert stages(done.stdout) == ["bf16"]
+    assert "emulator ok" in done.stdout
+
+
+def test_another_chip_reuses_what_does_not_depend_on_it(second: Checkout) -> None:
+    done = second.make("tiny_int8", "CHIP=cv180x")
+    assert stages(done.stdout) == ["int8"]
+    assert (second.path / "build/tiny/cv180x/tiny_int8.cvimodel").exists()
+    assert second.make("tiny_int8").stdout == "tiny_int8 is up to date.\n"
+
+
+def test_a_result_below_the_tolerance_fails_and_nothing_is_lost(second: Checkout) -> None:
+    before = (second.path / MODEL).read_bytes()
+    done = second.make("tiny_int8", "tiny_INT8_TOLERANCE=0.9999,0.9999", check=False)
+    assert done.returncode == 2
+    assert "of 6 tensors agree" in done.stderr
+    assert "log: build/tiny/cv181x/logs/int8.log" in done.stderr
+    assert "Traceback" not in done.stderr
+    # The earlier model was good by its own parameters and is not lost; asked for, it is made anew.
+    assert (second.path / MODEL).read_bytes() == before
+    assert stages(second.make("tiny_int8").stdout) == ["int8"]
+
+
+def test_a_wrong_shape_is_one_line(second: Checkout) -> None:
+    done = second.make("tiny_int8", "tiny_INPUT_SHAPES=[[1,4,64,64]]", check=False)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert len(lines) == 2
+    assert "log: build/tiny/logs/transform.log" in lines[1]
+
+
+def test_ones_own_pictures_of_all_kinds(checkout: Checkout, tmp_path: Path) -> None:
+    photos = tmp_path / "meine Photos" / "Sommer"
+    photos.mkdir(parents=True)
+    generator = np.random.default_rng(3)
+    for number, (suffix, mode) in enumerate([("webp", "RGB"), ("png", "RGBA"), ("bmp", "RGB"),
+                                            ("tiff", "RGB"), ("jpg", "L"), ("png", "P")] * 2):  # fmt: skip
+        pixels = generator.integers(0, 256, (40 + number, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(photos / f"ein Bild {number}.{suffix}")
+    argument = f"tiny_DATASET={photos.parent}"
+    done = checkout.make("tiny_int8", argument, *QUICK)
+    assert "10 pictures from" in done.stdout
+    assert "emulator ok" in done.stdout
+
+
+def test_without_validation_it_is_quick_and_says_so(checkout: Checkout) -> None:
+    done = checkout.make("tiny_int8", "VALIDATE=0", *QUICK)
+    assert "not validated (VALIDATE=0)" in done.stdout
+    assert (checkout.path / MODEL).exists()
+    assert "Simulator" not in (checkout.path / "build/tiny/cv181x/logs/int8.log").read_text()
+
+
+def test_verbose_shows_the_tools_output(checkout: Checkout) -> None:
+    done = checkout.make("build/tiny/tiny.mlir", "V=1", *QUICK)
+    assert "Save mlir file" in done.stdout
+
+
+def test_an_interrupted_build_goes_on(checkout: Checkout) -> None:
+    process = subprocess.Popen(
+        ["make", "tiny_int8", *QUICK],
+        cwd=checkout.path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = checkout.path / "build/tiny/logs/calibrate.log"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=20)
+    assert "Traceback" not in said
+    assert not list((checkout.path / "build/.work").iterdir())
+    done = checkout.make("tiny_int8", *QUICK)
+    assert stages(done.stdout) == ["calibrate", "int8"]
+
+
+def test_models_and_variants_side_by_side(checkout: Checkout) -> None:
+    done = checkout.make("-j2", "tiny", *QUICK)
+    assert sorted(stages(done.stdout)) == sorted(
+        ["dataset", "downgrade", "transform", "calibrate", "int8", "bf16"]
+    )
