@@ -145,12 +145,13 @@ def _table(result: Comparison, rows: int) -> list[str]:
 
 
 def _summary(result: Comparison) -> str:
-    line = f"{len(result.tensors)} compared, {result.passed_count} passed"
-    cosine, euclidean = result.lowest("cosine"), result.lowest("euclidean")
-    if cosine and euclidean:
-        line += f", lowest cosine {_figure(cosine[0], 7)}"
-        line += f", lowest Euclidean {_figure(euclidean[0], 4)} ({euclidean[1]})"
-    return line
+    """The last line; scripts/tpumake/stages.py reads it, so it always has all its parts."""
+    cosine, _ = result.lowest("cosine") or (None, None)
+    euclidean, tensor = result.lowest("euclidean") or (None, None)
+    return (
+        f"{len(result.tensors)} compared, {result.passed_count} passed, "
+        f"lowest cosine {_figure(cosine, 7)}, lowest Euclidean {_figure(euclidean, 4)}"
+    ) + (f" ({tensor})" if tensor else "")
 
 
 def _figure(value: float | None, digits: int) -> str:

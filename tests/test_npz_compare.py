@@ -215,9 +215,20 @@ def test_nothing_compared_is_a_failure(tmp_path):
     target, reference = save(tmp_path / "t.npz", a=np.ones(3)), save(tmp_path / "r.npz", b=1)
     result = compare(target, reference)
     assert result.returncode == 1
-    assert result.stdout == "0 compared, 0 passed\n"
+    assert result.stdout == "0 compared, 0 passed, lowest cosine -, lowest Euclidean -\n"
     assert "no tensor is in both files" in result.stderr
     assert compare(target, target, "--excepts", "a").returncode == 1
+
+
+def test_the_last_line_is_whole_without_figures(tmp_path):
+    zeros = save(tmp_path / "t.npz", a=np.zeros(3))
+    tiny = save(tmp_path / "r.npz", a=np.full(3, 1e-9))
+    nan = save(tmp_path / "n.npz", a=np.full(3, np.nan))
+    passed, failed = compare(zeros, tiny), compare(zeros, nan)
+    assert (passed.returncode, failed.returncode) == (0, 1)
+    rest = "passed, lowest cosine -, lowest Euclidean -"
+    assert passed.stdout.splitlines()[-1] == f"1 compared, 1 {rest}"
+    assert failed.stdout.splitlines()[-1] == f"1 compared, 0 {rest}"
 
 
 def test_only_empty_tensors_are_a_failure(tmp_path):
