@@ -58,8 +58,10 @@ def node_model(
     if results is None:
         kinds = [helper.make_empty_tensor_value_info(name) for name in ends]
     else:
-        kinds = [helper.make_tensor_value_info(name, elem(r), [f"{name}_{k}" for k in range(r.ndim)])
-                 for name, r in zip(ends, results, strict=True)]
+        shapes = [[f"{name}_{k}" for k in range(r.ndim)]
+                  for name, r in zip(ends, results, strict=True)]
+        kinds = [helper.make_tensor_value_info(name, elem(r), shape)
+                 for name, r, shape in zip(ends, results, shapes, strict=True)]
     node = helper.make_node(op, names, ends, name="it", **attrs)
     if nested:
         inner = [f"b{k}" for k in range(outputs)]
@@ -121,7 +123,8 @@ def check(
     feeds = {f"i{k}": a for k, a in enumerate(arrays) if a is not None} | {"go": np.array(True)}
     plain = node_model(op, arrays, opset, outputs=outputs, **attrs)
     wanted = run(plain, {key: feeds[key] for key in feeds if key != "go"}, reference)
-    for weights, dynamic, nested in itertools.product(((), constants), (False, True), (False, True)):
+    flags = (False, True)
+    for weights, dynamic, nested in itertools.product(((), constants), flags, flags):
         model = node_model(op, arrays, opset, weights, dynamic, nested, wanted, outputs, **attrs)
         variant = ("dynamic" if dynamic else "static") + ("-weights" if weights else "-inputs")
         try:
@@ -196,12 +199,12 @@ def test_center_crop_pad(tmp_path, wanted):
 
 
 RESIZES = [
-    dict(mode="linear", antialias=1), dict(mode="cubic", antialias=1),
-    dict(mode="cubic", antialias=1, cubic_coeff_a=-0.5, exclude_outside=1),
-    dict(mode="linear", antialias=1, coordinate_transformation_mode="align_corners"),
-    dict(mode="linear", antialias=1, coordinate_transformation_mode="asymmetric"),
-    dict(mode="linear", antialias=1, coordinate_transformation_mode="pytorch_half_pixel"),
-    dict(mode="linear", coordinate_transformation_mode="half_pixel_symmetric"),
+    {"mode": "linear", "antialias": 1}, {"mode": "cubic", "antialias": 1},
+    {"mode": "cubic", "antialias": 1, "cubic_coeff_a": -0.5, "exclude_outside": 1},
+    {"mode": "linear", "antialias": 1, "coordinate_transformation_mode": "align_corners"},
+    {"mode": "linear", "antialias": 1, "coordinate_transformation_mode": "asymmetric"},
+    {"mode": "linear", "antialias": 1, "coordinate_transformation_mode": "pytorch_half_pixel"},
+    {"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"},
 ]  # fmt: skip
 
 
@@ -225,7 +228,7 @@ def test_resize_keeps_aspect_ratio(tmp_path, policy, mode):
 
 @pytest.mark.parametrize("nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
 def test_resize_nearest(tmp_path, nearest):
-    attrs = dict(mode="nearest", nearest_mode=nearest)
+    attrs = {"mode": "nearest", "nearest_mode": nearest}
     check(tmp_path, "Resize", [normal(1, 1, 4, 6), None, np.array([1.7, 0.6], F32)], 19,
           axes=[3, 2], coordinate_transformation_mode="asymmetric", **attrs)
     check(tmp_path, "Resize", [normal(1, 1, 4, 6), None, None, ints(9, 9)], 19, axes=[2, 3],
@@ -236,7 +239,7 @@ def test_resize_nearest(tmp_path, nearest):
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
 @pytest.mark.parametrize("align", [0, 1])
 def test_grid_sample(tmp_path, mode, padding, align):
-    attrs = dict(mode=mode, padding_mode=padding, align_corners=align)
+    attrs = {"mode": mode, "padding_mode": padding, "align_corners": align}
     grid = (RNG.random((2, 5, 6, 2)) * 4 - 2).astype(F32)
     check(tmp_path, "GridSample", [normal(2, 3, 4, 7), grid], 20, **attrs)
     if mode != "cubic":
@@ -261,11 +264,11 @@ def test_deform_conv(tmp_path, groups, masked):
 
 
 POOLS = [
-    dict(kernel_shape=[3, 3], strides=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1]),
-    dict(kernel_shape=[3, 2], dilations=[2, 1], pads=[1, 0, 2, 1], ceil_mode=1, strides=[2, 3]),
-    dict(kernel_shape=[2, 2], dilations=[3, 3], auto_pad="VALID"),
-    dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
-    dict(kernel_shape=[2, 2], strides=[3, 3], ceil_mode=1, pads=[0, 0, 1, 1]),
+    {"kernel_shape": [3, 3], "strides": [2, 2], "dilations": [2, 2], "pads": [1, 1, 1, 1]},
+    {"kernel_shape": [3, 2], "dilations": [2, 1], "pads": [1, 0, 2, 1], "ceil_mode": 1, "strides": [2, 3]},
+    {"kernel_shape": [2, 2], "dilations": [3, 3], "auto_pad": "VALID"},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+    {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1, "pads": [0, 0, 1, 1]},
 ]
 
 
@@ -307,7 +310,7 @@ def test_bit_cast_of_one_width(tmp_path):
 @pytest.mark.parametrize("dtype", [F32, np.float16])
 def test_activations(tmp_path, dtype):
     x = normal(3, 40, dtype=dtype) * dtype(3)
-    tolerance = dict(rtol=1e-4, atol=1e-6) if dtype == F32 else dict(rtol=4e-3, atol=2e-3)
+    tolerance = {"rtol": 1e-4, "atol": 1e-6} if dtype == F32 else {"rtol": 4e-3, "atol": 2e-3}
     check(tmp_path, "Gelu", [x], 20, **tolerance)
     check(tmp_path, "Gelu", [x], 20, approximate="tanh", **tolerance)
     check(tmp_path, "Swish", [x], 24, **tolerance)
@@ -317,8 +320,9 @@ def test_activations(tmp_path, dtype):
 
 @pytest.mark.parametrize("dtype", [F32, np.float16])
 def test_group_norm(tmp_path, dtype):
-    tolerance = {} if dtype == F32 else dict(rtol=5e-3, atol=5e-3)
-    x, scale, bias = normal(2, 6, 5, 4, dtype=dtype), normal(6, dtype=dtype), normal(6, dtype=dtype)
+    tolerance = {} if dtype == F32 else {"rtol": 5e-3, "atol": 5e-3}
+    x = normal(2, 6, 5, 4, dtype=dtype)
+    scale, bias = normal(6, dtype=dtype), normal(6, dtype=dtype)
     check(tmp_path, "GroupNormalization", [x, scale, bias], 21, num_groups=3, epsilon=1e-2,
           **tolerance)
 
@@ -393,7 +397,7 @@ def test_quantisation(tmp_path, dtype, block):
     scale = np.abs(normal(3, 2)) + 0.01 if block else np.abs(normal(4)) + 0.01
     info = np.iinfo(dtype)
     zero = RNG.integers(info.min, info.max, scale.shape, dtype)
-    attrs = dict(axis=1, block_size=block)
+    attrs = {"axis": 1, "block_size": block}
     check(tmp_path, "QuantizeLinear", [x, scale, zero], 21, **attrs)
     level = RNG.integers(info.min, info.max, x.shape, dtype)
     check(tmp_path, "DequantizeLinear", [level, scale, zero], 21, **attrs)
@@ -401,8 +405,8 @@ def test_quantisation(tmp_path, dtype, block):
 
 def test_quantisation_without_zero_point(tmp_path):
     x, scale = normal(3, 4) * 20, np.array(0.1, F32)
-    for to in ("INT8", "UINT8", "INT16"):
-        check(tmp_path, "QuantizeLinear", [x, scale], 21, output_dtype=TensorProto.DataType.Value(to))
+    for to in (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16):
+        check(tmp_path, "QuantizeLinear", [x, scale], 21, output_dtype=to)
 
 
 def test_four_bit_weights(tmp_path):
@@ -451,10 +455,10 @@ def test_small_things(tmp_path):
 REFUSED = [
     ("Equal", [np.array(["a"]), np.array(["b"])], 19, {}),
     ("StringConcat", [np.array(["a"]), np.array(["b"])], 20, {}),
-    ("BitCast", [normal(2)], 26, dict(to=TensorProto.INT32)),
-    ("Cast", [normal(2)], 19, dict(to=TensorProto.FLOAT8E4M3FN)),
+    ("BitCast", [normal(2)], 26, {"to": TensorProto.INT32}),
+    ("Cast", [normal(2)], 19, {"to": TensorProto.FLOAT8E4M3FN}),
     ("Mod", [normal(2), normal(2)], 28, {}),
-    ("BitShift", [ints(1), ints(1)], 28, dict(direction="LEFT")),
+    ("BitShift", [ints(1), ints(1)], 28, {"direction": "LEFT"}),
 ]
 
 

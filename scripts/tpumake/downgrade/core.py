@@ -9,6 +9,7 @@ covers is refused with :class:`CannotExpress`; a wrong result is worse than a re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -89,14 +90,14 @@ _IN_FLOAT32 = {
 """Operators whose bfloat16 form, where opset 17 lacks it, is computed in float32 and rounded."""
 
 
-_FOLDED = set(
-    "Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape Div Equal Expand EyeLike Flatten "
-    "Floor "
-    "Gather GatherElements GatherND Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min "
-    "Mod Mul Neg NonZero Not Or Pow Range Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape "
-    "ScatterElements Shape Size Slice Split Sqrt Squeeze Sub Transpose Trilu Unsqueeze "
-    "Where".split()
-)
+_FOLDED = {
+    "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div",
+    "Equal", "Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
+    "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mod",
+    "Mul", "Neg", "NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMin",
+    "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "Shape", "Size", "Slice", "Split",
+    "Sqrt", "Squeeze", "Sub", "Transpose", "Trilu", "Unsqueeze", "Where",
+}  # fmt: skip
 """Operators whose value is worked out here when all that goes in is known."""
 
 _FOLD_LIMIT = 1 << 20
@@ -370,7 +371,11 @@ class Engine:
 
     def run(self) -> None:
         """Rewrite the model in place."""
-        typed = onnx.shape_inference.infer_shapes(self.model, data_prop=True)
+        try:
+            typed = onnx.shape_inference.infer_shapes(self.model, data_prop=True)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+            raise BadInput(f"the network contradicts itself: {reason}") from None
         before = {name for graph in graphs(self.model.graph) for node in graph.node
                   for name in node.input}
         # Types come from the inferred copy, nodes go into the model itself: shapes that only the
@@ -379,6 +384,8 @@ class Engine:
         used = {name for node in self.model.graph.node for name in outer_names(node)}
         self.model.graph.initializer.extend(item for item in self._new if item.name in used)
         _drop_orphans(self.model.graph, before)
+        for graph in graphs(self.model.graph):
+            _drop_shapes(graph)
 
     def _graph(self, graph: GraphProto, typed: GraphProto, outer: Scope) -> None:
         scope = Scope(outer=outer, version=self.version)
@@ -551,7 +558,7 @@ class Engine:
 
     def _instantiate(self, node: NodeProto, function: FunctionProto) -> list[NodeProto]:
         base = node.name or next(name for name in node.output if name)
-        renames = {name: "" for name in (*function.input, *function.output)}
+        renames = dict.fromkeys((*function.input, *function.output), "")
         renames.update(zip(function.input, node.input, strict=False))
         outputs = {name: new for name, new in zip(function.output, node.output, strict=False)
                    if new}
@@ -606,7 +613,9 @@ class Engine:
         names = dict.fromkeys(n for item in nodes for n in outer_names(item) if n not in made)
         for name in names:
             tensor = scope.constant(name)
-            if tensor is not None and tensor.data_location != TensorProto.EXTERNAL:
+            if tensor is not None and tensor.data_location == TensorProto.EXTERNAL:
+                tensor = None  # Its type is enough; no shape depends on a large weight.
+            if tensor is not None:
                 copy = graph.initializer.add()
                 copy.CopyFrom(tensor)
                 copy.name = name
@@ -622,12 +631,19 @@ class Engine:
 
     # values known beforehand
 
-    def value(self, name: str, scope: Scope, depth: int = 0) -> np.ndarray | None:
-        """The value of a tensor, if it follows from constants and known shapes alone."""
+    def value(
+        self, name: str, scope: Scope, depth: int = 0, limit: int | None = None
+    ) -> np.ndarray | None:
+        """The value of a tensor, if it follows from constants and known shapes alone.
+
+        Constants of more than ``limit`` elements aren't read.
+        """
         place: Scope | None = scope
         while place is not None:
             if name in place.constants:
-                return self.read(place.constants[name])
+                tensor = place.constants[name]
+                small = limit is None or math.prod(tensor.dims) <= limit
+                return self.read(tensor) if small else None
             if name in place.values:
                 return place.values[name]
             if name in place.producers:
@@ -652,8 +668,8 @@ class Engine:
                 return
             inputs = []
             for name in node.input:
-                value = self.value(name, scope, depth + 1) if name else None
-                if name and (value is None or value.size > _FOLD_LIMIT):
+                value = self.value(name, scope, depth + 1, _FOLD_LIMIT) if name else None
+                if name and value is None:
                     return
                 inputs.append(value)
         results = _evaluate(node, inputs, scope.version)
@@ -666,8 +682,10 @@ class Engine:
             return None
         inputs = []
         for name in node.input:
-            value = self._made.get(name) if name in self._made else self.value(name, scope)
-            if name and (value is None or value.size > _FOLD_LIMIT):
+            value = self._made.get(name)
+            if name and value is None:
+                value = self.value(name, scope, 0, _FOLD_LIMIT)
+            if name and value is None:
                 return None
             inputs.append(value)
         return _evaluate(node, inputs, BASE)
@@ -707,6 +725,8 @@ def _evaluate(
     """The node's results by the standard's reference implementation; None if it can't."""
     if node.op_type == "Div" and inputs[0].dtype.kind in "iu" and (inputs[0] < 0).any():
         return None  # Implementations differ in how they round.
+    if _result_size(node, inputs) > _FOLD_LIMIT:
+        return None
     names = [f"i{place}" if value is not None else "" for place, value in enumerate(inputs)]
     outputs = [f"o{place}" for place in range(len(node.output))]
     copy = NodeProto()
@@ -745,6 +765,18 @@ def _raised(engine: Engine, node: NodeProto) -> NodeProto:
         for item in node.attribute:
             item.s = {b"bilinear": b"linear", b"bicubic": b"cubic"}.get(item.s, item.s)
     return node
+
+
+def _result_size(node: NodeProto, inputs: list[np.ndarray | None]) -> float:
+    """Elements of the result for operators that make much out of little."""
+    if node.op_type == "ConstantOfShape":
+        return math.prod(inputs[0].tolist())
+    if node.op_type == "Expand":
+        return math.prod(inputs[1].tolist()) * inputs[0].size
+    if node.op_type == "Range":
+        start, end, step = (float(value.reshape(())) for value in inputs)
+        return abs(end - start) / abs(step) if step else math.inf
+    return 0
 
 
 def _all_names(model: ModelProto) -> set[str]:
@@ -837,6 +869,15 @@ def _rename(node: NodeProto, renames: dict[str, str]) -> None:
             _rename(inside, renames)
         for value in body.output:
             value.name = renames.get(value.name, value.name)
+
+
+def _drop_shapes(graph: GraphProto) -> None:
+    """Remove what the graph says about tensors that are gone."""
+    made = {name for node in graph.node for name in node.output}
+    made |= {tensor.name for tensor in graph.initializer}
+    for index in reversed(range(len(graph.value_info))):
+        if graph.value_info[index].name not in made:
+            del graph.value_info[index]
 
 
 def _drop_orphans(graph: GraphProto, before: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import onnx
@@ -19,6 +20,10 @@ LOWEST = 11
 
 _LAST_TYPE = {3: 16, 4: 16, 5: 16, 6: 16, 7: 16, 8: 16, 9: 20, 10: 22, 11: 23, 12: 24, 13: 26}
 """Newest element type of each IR version (``TensorProto.DataType`` in onnx.proto)."""
+
+
+_DATES = {"date", "created", "creation_date", "creation_time", "timestamp"}
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ def downgrade(network: Network, opset: int = BASE, ir: int = 8) -> Report:
         model = network.model = _inlined(network)
     if before[0] > opset:
         _lower(network, before[0], opset)
+    elif before[0]:
+        _set_opset(model, before[0])
     model = network.model
     model.ir_version = min(model.ir_version, ir)
     _check_types(network)
@@ -115,7 +122,8 @@ def _tidy(model: ModelProto) -> None:
     machine, and ultralytics writes the date. The rest of the model's metadata stays: names,
     classes, strides are read by those who use the model.
     """
-    kept = [(item.key, item.value) for item in model.metadata_props if item.key != "date"]
+    kept = [(item.key, item.value) for item in model.metadata_props
+            if item.key.lower() not in _DATES and not _TIME.match(item.value)]
     del model.metadata_props[:]
     for key, value in kept:
         model.metadata_props.add(key=key, value=value)

@@ -112,9 +112,9 @@ def _dilated_sums(call: Call, prepare: object, *, mean: bool) -> str:
             lead = tail = 0
         free = size + lead + tail - reach
         extra = 0
-        if call.attr("ceil_mode") and free % stride:
-            if (free // stride + 1) * stride < size + lead:
-                extra = stride - free % stride
+        starts_inside = (free // stride + 1) * stride < size + lead
+        if call.attr("ceil_mode") and free % stride and starts_inside:
+            extra = stride - free % stride
         before.append(lead)
         after.append(tail)
         beyond.append(extra)

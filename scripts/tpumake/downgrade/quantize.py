@@ -16,8 +16,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 @adapter("QuantizeLinear", known=28)
 def quantize(call: Call) -> str | list[str]:
-    """Opset 19 added 16-bit floats and float8; 21 blocks, ``output_dtype``, 16- and 4-bit integers;
-    23 ``precision``.
+    """Opset 19 added other floats; 21 blocks, ``output_dtype``, more integers; 23 ``precision``.
 
     What opset 17 has stays one operator. The rest is clip(round(x / scale) + zero point), with
     Round's half to even.
@@ -48,8 +47,7 @@ def quantize(call: Call) -> str | list[str]:
 
 @adapter("DequantizeLinear", known=28)
 def dequantize(call: Call) -> str | list[str]:
-    """Opset 19 added 16-bit floats and float8; 21 blocks, 16- and 4-bit integers; 23
-    ``output_dtype``.
+    """Opset 19 added other floats; 21 blocks and more integers; 23 ``output_dtype``.
 
     What opset 17 has stays one operator. The rest is (x − zero point) · scale. Weights of 4 or 2
     bits are stored as int8 and uint8.

@@ -15,8 +15,7 @@ _REDUCTIONS = (
 
 @adapter(*_REDUCTIONS, known=28)
 def reduce(call: Call) -> str:
-    """Opset 18 made ``axes`` an input and added ``noop_with_empty_axes``; 20 added bool (Max, Min);
-    28 took the integers away from the logarithms.
+    """Opset 18 made ``axes`` an input and added ``noop_with_empty_axes``; 20 added bool.
 
     Axes that are known become the attribute again. Axes that only exist at run time are given to
     ReduceSum, which has had them as an input since 13, or, for maximum, minimum and product,
@@ -87,7 +86,7 @@ def _log(call: Call, name: str) -> str:
 
 
 def _log_sum_exp(call: Call, data: str, total: object) -> str:
-    """log Σ exp(x − m) + m with m the largest element of all, so that nothing overflows.
+    """Log Σ exp(x − m) + m with m the largest element of all, so that nothing overflows.
 
     An m for every slice would need the maximum over axes that aren't known; one for all would
     lose slices that are far smaller. So it is found one dimension after the other.

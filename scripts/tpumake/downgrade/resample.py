@@ -15,13 +15,12 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 @adapter("Resize", known=19)
 def resize(call: Call) -> str | list[str]:
-    """Opset 18 added ``axes``, ``antialias`` and ``keep_aspect_ratio_policy``, and 19 the
-    coordinates ``half_pixel_symmetric``.
+    """Opset 18 added ``axes``, ``antialias``, ``keep_aspect_ratio_policy``; 19 symmetric pixels.
 
     Without these nothing changed. ``axes`` alone is expressed by ones (or the input's own sizes)
     for the dimensions that aren't named. For the rest the interpolation is written out: it is
     separable, so each dimension is one multiplication with a matrix of weights.
-    """  # noqa: D205
+    """
     axes = call.attr("axes")
     keeps = call.has(3) and call.attr("keep_aspect_ratio_policy") != "stretch"
     symmetric = call.attr("coordinate_transformation_mode") == "half_pixel_symmetric"
@@ -205,8 +204,7 @@ def _multiplied(call: Call, data: str, weights: str, axis: int) -> str:
     rank, elem = call.rank(0), call.elem(0)
     if elem != TensorProto.FLOAT:
         weights = call.cast(weights, elem)
-    if rank >= 2 and axis == rank - 2:
-        return call.op("MatMul", weights, data)
+    # The matrix always stands on the right: tpu_mlir wants constants there.
     turned = call.op("Transpose", weights, perm=[1, 0])
     if axis == rank - 1:
         return call.op("MatMul", data, turned)
@@ -298,7 +296,8 @@ def _corner(call: Call, flat: str, places: list[str], lengths: list[str]) -> str
         kept = call.cast(kept, TensorProto.INT64)
         index = call.op("Add", call.op("Mul", index, length), kept) if index else kept
     channels = call.op("Slice", call.op("Shape", flat), call.ints(1), call.ints(2))
-    index = call.op("Expand", index, call.op("Concat", call.ints(1), channels, call.ints(1), axis=0))
+    spread = call.op("Concat", call.ints(1), channels, call.ints(1), axis=0)
+    index = call.op("Expand", index, spread)
     pixels = call.op("GatherElements", flat, index, axis=2)
     if call.attr("padding_mode") == "zeros":
         return call.op("Where", inside, pixels, zero)

@@ -238,7 +238,9 @@ def col2im(call: Call) -> str:
     shape = call.op("Concat", size, size, axis=0)
     eye = call.op("EyeLike", call.op("ConstantOfShape", shape))
     filters = call.op("Reshape", eye, call.op("Concat", size, call.ints(1), call.inputs[2], axis=0))
-    summed = call.op("ConvTranspose", data, filters, strides=strides, dilations=dilations)
+    kernel = block.tolist() if block is not None else None
+    summed = call.op("ConvTranspose", data, filters, kernel_shape=kernel, strides=strides,
+                     dilations=dilations)
     # Cut the padding off before and after; a negative pad cuts, a positive one fills the rest up.
     made = call.op("Slice", call.op("Shape", summed), call.ints(2), call.ints(2 + spatial))
     lead = call.ints(*pads[:spatial])
