@@ -164,7 +164,7 @@ tool   = -- '$(TOOLCHAIN_HERE)/run' $1
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
 # A stage's parameters are a file that it depends on. The file is written only when they differ from
 # what it holds, so changed parameters are newer than what was made with others.
-parameters = $(strip $(call $(notdir $*)_parameters,$m))
+parameters = $(strip $(if $(filter datasets,$m),$(call dataset_flags,$(call dataset_user,$(@F:.parameters=))),$(call $(@F:.parameters=)_parameters,$m)))
 $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 	@:$(call write,$@,$(parameters))
 
@@ -182,9 +182,6 @@ dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(pats
 pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
 dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
 dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
-$(BUILD)/datasets/%.parameters: $$(call differs,$$@,$$(call dataset_flags,$$(call dataset_user,$$*))) | $$(@D)/
-	@:$(call write,$@,$(call dataset_flags,$(call dataset_user,$*)))
-
 $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters scripts/normalize_dataset.py \
 		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET)) | $(HELPERS)
 	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' \

@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 
 import click
+
 from tpumake import cli
 from tpumake.elf_launcher import launcher
 from tpumake.installer import ROOT, SetupError, fresh_folder, locked, run, uv
@@ -42,9 +43,10 @@ def assemble(target: Path, tpu_mlir: Path) -> None:
     :raises SetupError: when a package can't be had or isn't what it was
     """
     library = tpu_mlir / "lib" / "third_party" / LIBRARY
-    with fresh_folder(target) as partial, tempfile.TemporaryDirectory(
-        prefix="tpumake-", dir=target.parent
-    ) as scratch:
+    with (
+        fresh_folder(target) as partial,
+        tempfile.TemporaryDirectory(prefix="tpumake-", dir=target.parent) as scratch,
+    ):
         stdlib = partial / "lib" / "python3.10"
         dynload = stdlib / "lib-dynload"
         dynload.mkdir(parents=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import jsonschema
+
 from tpumake import cli
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "stanza.schema.json"
@@ -29,7 +30,9 @@ def findings(stanza: dict[str, str], schema: dict) -> list[str]:
                 hint = f"did you mean {name}_{near[0]}?" if near else "make help lists them"
                 lines.append(f"{name}_{key}: there is no such variable; {hint}")
         elif error.validator == "required":
-            lines += [f"{name}_{key} is not set" for key in error.validator_value if key not in stanza]
+            lines += [
+                f"{name}_{key} is not set" for key in error.validator_value if key not in stanza
+            ]
         else:
             key = error.path[0]
             lines.append(f"{name}_{key} = {stanza[key]}: {_wanted(schema, key)}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+
 from tpumake import cli
 
 CHUNK = 1 << 16
@@ -51,7 +52,7 @@ def fetch(url: str, target: Path, lock: Path, opener: urllib.request.OpenerDirec
             f"{url}: SHA-256 is {digest}, {lock} says {wanted}; if the new file is right, delete "
             "its line there"
         )
-    os.replace(part, target)
+    part.replace(target)
     with cli.atomic_write(lock) as temporary:
         temporary.write_text("".join(f"{locked[name]}  {name}\n" for name in sorted(locked)))
     return digest
@@ -89,7 +90,7 @@ def _download(url: str, part: Path, opener: urllib.request.OpenerDirector) -> No
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but not from HTTPS to anything else."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # noqa: ANN001, ANN201
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
         if urlsplit(newurl).scheme != "https":
             raise cli.BadInput(f"{req.full_url}: sent on to {newurl}, which is not HTTPS")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -19,18 +19,40 @@ from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
 @click.command(epilog="Exit codes: 0 written, 1 the result isn't the original's, 2 bad input.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--opset", default=BASE, show_default=True, type=click.IntRange(min=LOWEST),
-              help="Highest operator set that the result may need.")
-@click.option("--ir", default=8, show_default=True, type=click.IntRange(min=4),
-              help="Highest IR version that the result may need.")
-@click.option("--outputs", metavar="A,B,C",
-              help="Cut the network at these tensors; they become its outputs, in this order. "
-              "`auto` finds the convolutions that a YOLO head ends in, and keeps others' outputs.")
-@click.option("--verify", "check", is_flag=True,
-              help="Run the result beside the original on random input and compare.")
+@click.option(
+    "--opset",
+    default=BASE,
+    show_default=True,
+    type=click.IntRange(min=LOWEST),
+    help="Highest operator set that the result may need.",
+)
+@click.option(
+    "--ir",
+    default=8,
+    show_default=True,
+    type=click.IntRange(min=4),
+    help="Highest IR version that the result may need.",
+)
+@click.option(
+    "--outputs",
+    metavar="A,B,C",
+    help="Cut the network at these tensors; they become its outputs, in this order. "
+    "`auto` finds the convolutions that a YOLO head ends in, and keeps others' outputs.",
+)
+@click.option(
+    "--verify",
+    "check",
+    is_flag=True,
+    help="Run the result beside the original on random input and compare.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def onnx_downgrade(
-    source: Path, target: Path, opset: int, ir: int, outputs: str | None, check: bool,
+    source: Path,
+    target: Path,
+    opset: int,
+    ir: int,
+    outputs: str | None,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Rewrite the ONNX network IN for an older operator set and write it to OUT.
@@ -60,7 +82,9 @@ def _names(outputs: str | None, model: onnx.ModelProto) -> list[str] | None:
     """The tensors to cut at; with `auto`, None where no detection head is found."""
     if outputs == "auto":
         return interleaved(find_branches(model))
-    return [name.strip() for name in outputs.split(",")] if outputs is not None else None
+    if outputs is None:
+        return None
+    return [name.strip() for name in outputs.split(",") if name.strip()]
 
 
 def _check(written: Path, source: Path) -> None:

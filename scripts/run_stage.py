@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
+
 from tpumake import cli, stages
 from tpumake.display import Display
 
@@ -136,7 +137,7 @@ def _put(result: Path, place: Path) -> None:
     if result.is_dir() and place.exists():
         retired = result.with_name(f"{result.name}.old")
         place.rename(retired)
-    os.replace(result, place)
+    result.replace(place)
     # Make compares times: a result is as new as the moment it was checked.
     os.utime(place)
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from tpumake import cli
-from tpumake.installer import ROOT, SetupError, announce, fresh_folder, prune, run, uv
 
 from assemble_python import assemble
+from tpumake import cli
+from tpumake.installer import ROOT, SetupError, announce, fresh_folder, prune, run, uv
 
 OLDEST_GLIBC = (2, 35)
 CONTAINER = "use the container instead: see Dockerfile"
@@ -147,7 +147,7 @@ def check_host(target: Path) -> None:
 def find_python(python310: str, folder: Path, wheel: Path) -> Interpreter:
     """Find or make a CPython 3.10: the user's, PATH's, uv's, or one put together from packages."""
     if python310:
-        program = Path(shutil.which(os.path.expanduser(python310)) or python310)
+        program = Path(shutil.which(Path(python310).expanduser()) or python310)
         return _probed(program, f"PYTHON310={python310}")
     for origin, find in (
         ("python3.10 on PATH", lambda: _on_path()),

@@ -11,13 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-if sys.version_info < (3, 10):
-    sys.exit(
-        "setup_venv: python3 is {}, 3.10 or newer is needed; name one: make PYTHON=/path/to/python3"
-        .format(".".join(map(str, sys.version_info[:3])))
-    )
+if sys.version_info < (3, 10):  # noqa: UP036 (the host's Python may be any)
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"setup_venv: python3 is {found}, 3.10 or newer is needed; name one: make PYTHON=…")
 
-from tpumake.installer import (  # noqa: E402 (older Pythons can't read it)
+from tpumake.installer import (
     SetupError,
     announce,
     any_pip,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
 from tpumake import stages
 from tpumake.cli import CheckFailed
 
@@ -83,7 +84,9 @@ def test_an_output_of_a_failed_command_is_not_taken(runner: Runner) -> None:
 
 
 def test_a_check_that_fails_keeps_the_output_back(runner: Runner) -> None:
-    script = "echo '12 compared, 11 passed, lowest cosine 0.2, lowest Euclidean -1 (t)'; echo > m.mlir"
+    script = (
+        "echo '12 compared, 11 passed, lowest cosine 0.2, lowest Euclidean -1 (t)'; echo > m.mlir"
+    )
     done = runner.run(script, "--out", "m.mlir", stage="transform")
     assert done.returncode == 1
     assert not (runner.folder / "m.mlir").exists()
@@ -203,6 +206,8 @@ def test_a_calibration_table_is_looked_into(tmp_path: Path, table: str, reason: 
 
 
 def test_calibrations_progress_is_read() -> None:
-    line = "tune op: /model.4/cv2/Conv_output_0_Conv:  13%|#3       | 29/231 [00:03<00:31,  6.34it/s]"
+    line = (
+        "tune op: /model.4/cv2/Conv_output_0_Conv:  13%|#3       | 29/231 [00:03<00:31,  6.34it/s]"
+    )
     assert stages.STAGES["calibrate"].progress(line) == ("tensors, tuned", 29, 231)
     assert stages.STAGES["calibrate"].progress("input_num = 12, ref = 12") is None

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import setup_toolchain
 from conftest import ROOT, Checkout, Toolchain
+
+import setup_toolchain
 from tpumake import installer
 from tpumake.elf_launcher import launcher
 from tpumake.installer import SetupError, fresh_folder, locked
@@ -32,7 +33,9 @@ def test_every_requirement_is_pinned_by_hash_and_no_index_is_named(lock: Path) -
 
 
 def test_the_toolchain_lock_has_tpu_mlir_and_no_framework() -> None:
-    names = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements/tpu_mlir-1.7.txt").read_text(), re.M))
+    names = set(
+        re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements/tpu_mlir-1.7.txt").read_text(), re.M)
+    )
     assert {"tpu-mlir", "onnx", "onnxruntime", "numpy"} <= names
     assert not names & {"torch", "tensorflow-cpu", "paddlepaddle", "transformers", "pandas"}
 
@@ -87,7 +90,9 @@ def test_a_colon_in_the_path_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_users_wrong_python_is_named_with_what_it_is() -> None:
-    with pytest.raises(SetupError, match=rf"PYTHON310={re.escape(sys.executable)}: .*it is Python 3"):
+    with pytest.raises(
+        SetupError, match=rf"PYTHON310={re.escape(sys.executable)}: .*it is Python 3"
+    ):
         setup_toolchain.find_python(sys.executable, Path(), Path())
 
 
@@ -140,7 +145,7 @@ def test_setup_venv_says_what_it_needs_when_pip_can_not_be_found(
     monkeypatch.setattr(installer, "_installed_pip", lambda: None)
     monkeypatch.setattr(installer, "_bundled_pip", lambda: None)
     monkeypatch.setattr(installer.shutil, "which", lambda name: None)
-    with pytest.raises(SetupError, match="no pip.*apt install python3-venv"), installer.any_pip():
+    with pytest.raises(SetupError, match=r"no pip.*apt install python3-venv"), installer.any_pip():
         pass
 
 
@@ -183,10 +188,14 @@ def test_a_second_setup_costs_under_a_second(checkout: Checkout) -> None:
 
 
 @pytest.mark.toolchain
-def test_the_tools_find_their_libraries_and_each_other(toolchain: Toolchain, tmp_path: Path) -> None:
+def test_the_tools_find_their_libraries_and_each_other(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
     assert "usage" in toolchain.run(["model_deploy.py", "--help"], tmp_path).stdout
     found = toolchain.run(["sh", "-c", "command -v tpuc-opt npz_tool.py python3"], tmp_path).stdout
-    assert all(line.startswith(str(toolchain.program.resolve().parent)) for line in found.split("\n")[:-1])
+    assert all(
+        line.startswith(str(toolchain.program.resolve().parent)) for line in found.split("\n")[:-1]
+    )
     # The host's C library, not the wheel's.
     libraries = toolchain.run(["ldd", str(Path(found.split("\n")[0]))], tmp_path).stdout
     assert re.search(r"libc\.so\.6 => .*host-lib", libraries), libraries

@@ -176,9 +176,7 @@ def load(path: Path) -> Network:
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise BadInput(
-            f"{path} isn't a complete ONNX file; export or download it again"
-        ) from None
+        raise BadInput(f"{path} isn't a complete ONNX file; export or download it again") from None
     if not model.graph.node and not model.graph.output:
         raise BadInput(f"{path} holds no ONNX graph; is it another kind of file?")
     if not model.ir_version or not model.opset_import:
@@ -411,9 +409,7 @@ def _keep(items: object, wanted: Callable[[object], bool]) -> None:
 # --- saving -----------------------------------------------------------------------------------
 
 
-def save(
-    network: Network, path: Path, check: Callable[[Path], None] = lambda path: None
-) -> None:
+def save(network: Network, path: Path, check: Callable[[Path], None] = lambda path: None) -> None:
     """Write the network; same network, same bytes.
 
     External data stays external, in one file ``<path>.data`` in the order of the tensors; a

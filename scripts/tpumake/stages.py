@@ -80,7 +80,9 @@ def _passed(log: str, expected: int) -> list[Comparison]:
     """
     checks = comparisons(log)
     if len(checks) < expected:
-        raise CheckFailed(f"{len(checks)} of {expected} comparisons ran; the result is not verified")
+        raise CheckFailed(
+            f"{len(checks)} of {expected} comparisons ran; the result is not verified"
+        )
     for check in checks:
         if check.compared == 0 or check.passed != check.compared:
             raise CheckFailed(f"{check.passed} of {check.compared} tensors agree")
@@ -105,7 +107,9 @@ def _calibration_progress(line: str) -> Progress | None:
     if not match:
         return None
     what, done, total = match.groups()
-    phase = "tuned" if what.startswith("tune") else "ranges" if "activation" in what else "thresholds"
+    phase = (
+        "tuned" if what.startswith("tune") else "ranges" if "activation" in what else "thresholds"
+    )
     return f"tensors, {phase}", int(done), int(total)
 
 
