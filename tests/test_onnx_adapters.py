@@ -265,7 +265,8 @@ def test_deform_conv(tmp_path, groups, masked):
 
 POOLS = [
     {"kernel_shape": [3, 3], "strides": [2, 2], "dilations": [2, 2], "pads": [1, 1, 1, 1]},
-    {"kernel_shape": [3, 2], "dilations": [2, 1], "pads": [1, 0, 2, 1], "ceil_mode": 1, "strides": [2, 3]},
+    {"kernel_shape": [3, 2], "dilations": [2, 1], "pads": [1, 0, 2, 1], "ceil_mode": 1,
+     "strides": [2, 3]},
     {"kernel_shape": [2, 2], "dilations": [3, 3], "auto_pad": "VALID"},
     {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
     {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1, "pads": [0, 0, 1, 1]},
@@ -411,7 +412,8 @@ def test_quantisation_without_zero_point(tmp_path):
 
 def test_four_bit_weights(tmp_path):
     level = RNG.integers(-8, 8, (3, 4)).astype(ml_dtypes.int4)
-    model = node_model("DequantizeLinear", [level, normal(4)], 21, (0, 1), results=[normal(3, 4)], axis=1)
+    arrays, results = [level, normal(4)], [normal(3, 4)]
+    model = node_model("DequantizeLinear", arrays, 21, (0, 1), results=results, axis=1)
     assert_same(run(lowered(model, tmp_path), {}), run(model, {}, reference=True), 0, 0)
 
 
@@ -476,7 +478,8 @@ def test_refusals_name_operator_node_and_version(tmp_path, op, arrays, opset, at
 def test_newer_targets_get_the_newer_forms(tmp_path):
     """Asked for opset 18 or 20, what adapters write for 17 must still fit."""
     for target in (18, 20, 21):
-        model = node_model("RMSNormalization", [normal(2, 8), normal(8)], 23, results=[normal(2, 8)])
+        arrays, results = [normal(2, 8), normal(8)], [normal(2, 8)]
+        model = node_model("RMSNormalization", arrays, 23, results=results)
         result = lowered(model, tmp_path, target, 10)
         assert onnx_io.opset_of(result) == target
         x = {"i0": normal(2, 8), "i1": normal(8)}

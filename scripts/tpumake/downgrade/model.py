@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 import onnx
+import onnx.inliner
+import onnx.version_converter
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from tpumake import onnx_io
