@@ -8,7 +8,6 @@ The digest of the first fetch goes into a lock file (`sha256sum` format, so that
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import urllib.error
 import urllib.request

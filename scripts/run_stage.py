@@ -189,10 +189,10 @@ def main(
     try:
         figure = run_job(job, display)
     except cli.CheckFailed as error:
-        display.failed(str(error), log)
+        display.failed(str(error), stages.STAGES[stage].advice, log)
         return 1
     except OSError as error:
-        display.failed(f"{error.filename or build}: {error.strerror}", log)
+        display.failed(f"{error.filename or build}: {error.strerror}", "", log)
         return 2
     display.done(figure, time.monotonic() - started)
     return 0

@@ -81,7 +81,7 @@ def main() -> None:
     except SetupError as error:
         sys.exit(f"setup_venv: {error}")
     except OSError as error:
-        sys.exit(f"setup_venv: {error.filename or chosen.venv}: {error.strerror}")
+        sys.exit(f"setup_venv: {error.filename or chosen.venv}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit("setup_venv: interrupted; the next run takes what was already downloaded")
     version = ".".join(map(str, sys.version_info[:3]))

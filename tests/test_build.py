@@ -145,8 +145,9 @@ def test_a_wrong_shape_is_one_line(second: Checkout) -> None:
     done = second.make("tiny_int8", "tiny_INPUT_SHAPES=[[1,4,64,64]]", check=False)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert len(lines) == 2
-    assert "log: build/tiny/logs/transform.log" in lines[1]
+    assert len(lines) == 3
+    assert "INPUT_SHAPES" in lines[1]
+    assert "log: build/tiny/logs/transform.log" in lines[2]
 
 
 def test_ones_own_pictures_of_all_kinds(checkout: Checkout, tmp_path: Path) -> None:

@@ -60,12 +60,13 @@ class Display:
         self._erase()
         print(f"{self.head} {figure:<58} {seconds:6.1f} s", flush=True)
 
-    def failed(self, cause: str, log: Path) -> None:
-        """Show why the stage failed and where to read more, on standard error."""
+    def failed(self, cause: str, advice: str, log: Path) -> None:
+        """Show why the stage failed, what to do, and where to read more, on standard error."""
         self._erase()
         sys.stdout.flush()
-        indent = " " * len(self.head)
-        print(f"{self.head} {cause}\n{indent} log: {log}", file=sys.stderr, flush=True)
+        lines = [self.head + " " + cause]
+        lines += [" " * len(self.head) + " " + line for line in (advice, f"log: {log}") if line]
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _draw(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1

@@ -82,6 +82,8 @@ def fresh_folder(target: Path) -> Iterator[Path]:
     An interrupted set-up leaves only the ``.partial`` folder, which the next one starts over;
     what was downloaded is in the package cache by then.
     """
+    # A link stays, what it leads to is replaced.
+    target = target.resolve()
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

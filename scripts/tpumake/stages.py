@@ -36,11 +36,13 @@ class Stage:
     """How to read one kind of stage.
 
     ``figure`` gives the text that people see, or raises CheckFailed; ``progress`` reads one line of
-    output as (what is counted, done, total).
+    output as (what is counted, done, total); ``advice`` is what to do when the stage failed, where
+    the cause itself does not say it.
     """
 
     figure: Callable[[Result], str]
     progress: Callable[[str], Progress | None] = lambda line: None
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,20 @@ def _picture_progress(line: str) -> Progress | None:
 STAGES = {
     "dataset": Stage(_last_line, _picture_progress),
     "downgrade": Stage(_last_line),
-    "transform": Stage(_transform),
-    "calibrate": Stage(_calibration, _calibration_progress),
-    "deploy": Stage(_deploy),
+    "transform": Stage(
+        _transform,
+        advice="does INPUT_SHAPES fit the network, and is every operator one that tpu_mlir knows?",
+    ),
+    "calibrate": Stage(
+        _calibration,
+        _calibration_progress,
+        advice="is there memory enough? fewer pictures (INPUT_NUM) need less",
+    ),
+    "deploy": Stage(
+        _deploy,
+        advice="where tensors disagree: do MEAN, SCALE, PIXEL_FORMAT and the pictures suit the "
+        "network? then try bf16, or a lower tolerance in the stanza",
+    ),
 }
 
 
