@@ -58,6 +58,7 @@ DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
 DEFAULT_INT8_TOLERANCE       = 0.8,0.5
 DEFAULT_BF16_TOLERANCE       = 0.95,0.8
+DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
 DEFAULT_VARIANTS             = int8
 DEFAULT_URL                  =
 
@@ -231,9 +232,11 @@ deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
 	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
+# tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
+deploy_parameters = $(deploy_flags) $(call validating,MODEL_TOLERANCE $(call get,$1,MODEL_TOLERANCE))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst int,INT,$(subst bf,BF,$1))
-$(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_flags,$$1,$(each))))
+$(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
 		$$(call test_prerequisite,$$m) | $(TOOLS)
@@ -241,7 +244,8 @@ $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
 	  $(call validating,--in '$(BUILD)/$m/$m_top_outputs.npz' --in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
-	  $(call tool,model_deploy.py) --mlir $m.mlir --model $(@F) $(call $v_parameters,$m)
+	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) \
+	  $(call tool,model_deploy.py) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza

@@ -45,6 +45,7 @@ class Job:
     work: Path
     log: Path
     at_top: bool
+    environment: dict[str, str]
 
 
 def run_job(job: Job, display: Display) -> str:
@@ -63,7 +64,7 @@ def run_job(job: Job, display: Display) -> str:
         command = [word.replace("{work}", str(folder)) for word in job.command]
         # Absolute for the tool's sake: it is started in the private folder.
         command[0] = str(Path(command[0]).absolute())
-        code = _execute(command, Path() if job.at_top else folder, job.log, rules, display)
+        code = _execute(job, command, Path() if job.at_top else folder, display)
         text = job.log.read_text(errors="replace")
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
@@ -88,18 +89,16 @@ def _private_folder(job: Job) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _execute(
-    command: list[str], cwd: Path, log: Path, rules: stages.Stage, display: Display
-) -> int:
+def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
     """Run a command with its output going to the log, and to the display line by line."""
-    environment = os.environ | {
+    environment = os.environ | job.environment | {
         "PYTHONUNBUFFERED": "1",
         # What the tools call by name and we do better: see scripts/toolchain_bin.
         "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
         "TPUMAKE_PYTHON": sys.executable,
         "TPUMAKE_SCRIPTS": str(SCRIPTS),
     }
-    with log.open("wb") as file:
+    with job.log.open("wb") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         file.flush()
         # A group of its own, so that the tool's children end with it.
@@ -127,7 +126,7 @@ def _execute(
             # Progress bars end their lines with a carriage return.
             *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
             for line in lines:
-                display.line(line.decode(errors="replace"), rules)
+                display.line(line.decode(errors="replace"), stages.STAGES[job.stage])
         return process.wait()
 
 
@@ -162,6 +161,7 @@ def _named(pairs: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--model", required=True, help="Shown in the first column.")
 @click.option("--in", "inputs", multiple=True, metavar="[NAME=]PATH", help="Linked in as NAME.")
 @click.option("--out", "outputs", multiple=True, type=click.Path(path_type=Path))
+@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="For the command.")
 @click.option("--build", required=True, type=click.Path(path_type=Path), help="The build folder.")
 @click.option("--log", required=True, type=click.Path(path_type=Path))
 @click.option("--label", help="Shown in the second column instead of the stage.")
@@ -175,6 +175,7 @@ def main(
     model: str,
     inputs: tuple[str, ...],
     outputs: tuple[Path, ...],
+    environment: tuple[str, ...],
     build: Path,
     log: Path,
     label: str | None,
@@ -183,7 +184,17 @@ def main(
     command: tuple[str, ...],
 ) -> int:
     """Run COMMAND as one stage of a build."""
-    job = Job(stage, model, _named(inputs), list(outputs), list(command), build / ".work", log, top)
+    job = Job(
+        stage=stage,
+        model=model,
+        inputs=_named(inputs),
+        outputs=list(outputs),
+        command=list(command),
+        work=build / ".work",
+        log=log,
+        at_top=top,
+        environment=dict(pair.split("=", 1) for pair in environment),
+    )
     display = Display(model, label or stage, verbose)
     started = time.monotonic()
     try:

@@ -6,12 +6,13 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Checkout, Toolchain, copy_project
+from conftest import ROOT, Checkout, Toolchain, copy_project
 from PIL import Image
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.slow]
@@ -203,3 +204,29 @@ def test_models_and_variants_side_by_side(checkout: Checkout) -> None:
     assert sorted(stages(done.stdout)) == sorted(
         ["dataset", "downgrade", "transform", "calibrate", "int8", "bf16"]
     )
+
+
+def test_the_emulators_tolerance_is_a_variable(toolchain: Toolchain, tmp_path: Path) -> None:
+    """The comparison of the emulator's results, as model_deploy starts it; others keep theirs."""
+    values = np.linspace(-1, 1, 1000, dtype=np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.05, 1000).astype(np.float32)
+    names = ("m_model_outputs.npz", "m_tpu_outputs.npz")
+    for name in names:
+        np.savez(tmp_path / name, x=values + noise)
+    np.savez(tmp_path / "reference.npz", x=values)
+    tools = {
+        "TPUMAKE_TOOLS": str(ROOT / "scripts/toolchain_bin"),
+        "TPUMAKE_SCRIPTS": str(ROOT / "scripts"),
+        "TPUMAKE_PYTHON": sys.executable,
+    }
+
+    def compare(name: str, **environment: str) -> int:
+        command = ["npz_tool.py", "compare", name, "reference.npz", "--tolerance", "0.99,0.99"]
+        line = " ".join(command)
+        env = os.environ | tools | environment
+        return subprocess.run(
+            [toolchain.program, "sh", "-c", line], cwd=tmp_path, env=env, check=False
+        ).returncode
+
+    assert [compare(name) for name in names] == [1, 1]
+    assert [compare(name, TPUMAKE_MODEL_TOLERANCE="0.9,0.8") for name in names] == [0, 1]
