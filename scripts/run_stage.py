@@ -8,6 +8,7 @@ of it people see, is in tpumake/stages.py.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -91,13 +92,17 @@ def _private_folder(job: Job) -> Iterator[Path]:
 
 def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
     """Run a command with its output going to the log, and to the display line by line."""
-    environment = os.environ | job.environment | {
-        "PYTHONUNBUFFERED": "1",
-        # What the tools call by name and we do better: see scripts/toolchain_bin.
-        "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
-        "TPUMAKE_PYTHON": sys.executable,
-        "TPUMAKE_SCRIPTS": str(SCRIPTS),
-    }
+    environment = (
+        os.environ
+        | job.environment
+        | {
+            "PYTHONUNBUFFERED": "1",
+            # What the tools call by name and we do better: see scripts/toolchain_bin.
+            "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
+            "TPUMAKE_PYTHON": sys.executable,
+            "TPUMAKE_SCRIPTS": str(SCRIPTS),
+        }
+    )
     with job.log.open("wb") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         file.flush()
@@ -120,7 +125,13 @@ def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
             signal.signal(number, stop)
         assert process.stdout is not None
         pending = b""
-        while chunk := os.read(process.stdout.fileno(), 65536):
+        output = process.stdout.fileno()
+        while True:
+            while not select.select([output], [], [], 0.5)[0]:
+                display.tick()
+            chunk = os.read(output, 65536)
+            if not chunk:
+                break
             file.write(chunk)
             file.flush()
             # Progress bars end their lines with a carriage return.

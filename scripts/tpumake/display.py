@@ -32,6 +32,7 @@ class Display:
         together = any(word.startswith(("-j", "--jobserver")) for word in
                        os.environ.get("MAKEFLAGS", "").split())  # fmt: skip
         self.moving = sys.stdout.isatty() and not verbose and not together
+        self.started = time.monotonic()
         self.drawn = 0.0
         self.phase_started = time.monotonic()
         self.phase = ""
@@ -54,6 +55,11 @@ class Display:
         rest = "" if left is None else f", {left:.0f} s left"
         self._draw(f"{'█' * full}{'░' * (BAR - full)}  {done} of {total} {phase}{rest}")
         self.drawn = now
+
+    def tick(self) -> None:
+        """Show that a stage that counts nothing is still at work."""
+        if self.moving and not self.phase:
+            self._draw(f"{time.monotonic() - self.started:.0f} s …")
 
     def done(self, figure: str, seconds: float) -> None:
         """Show the stage's last line."""
