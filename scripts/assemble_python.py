@@ -19,7 +19,6 @@ import json
 import shutil
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import click
@@ -43,17 +42,17 @@ def assemble(target: Path, tpu_mlir: Path) -> None:
     :raises SetupError: when a package can't be had or isn't what it was
     """
     library = tpu_mlir / "lib" / "third_party" / LIBRARY
-    with (
-        fresh_folder(target) as partial,
-        tempfile.TemporaryDirectory(prefix="tpumake-", dir=target.parent) as scratch,
-    ):
+    with fresh_folder(target) as partial:
         stdlib = partial / "lib" / "python3.10"
         dynload = stdlib / "lib-dynload"
-        dynload.mkdir(parents=True)
-        (partial / "bin").mkdir()
+        # Inside, so that a broken-off run leaves nothing that the next one doesn't start over.
+        scratch = partial / "scratch"
+        for folder in (dynload, partial / "bin", scratch):
+            folder.mkdir(parents=True)
         shutil.copy2(library, partial / "lib")
-        _copy_extension_modules(dynload, Path(scratch))
-        _unpack_standard_library(stdlib, Path(scratch))
+        _copy_extension_modules(dynload, scratch)
+        _unpack_standard_library(stdlib, scratch)
+        shutil.rmtree(scratch)
         program = partial / "bin" / "python3.10"
         rpath = "$ORIGIN/../lib:$ORIGIN/../lib/python3.10/lib-dynload"
         program.write_bytes(launcher(LIBRARY, "Py_BytesMain", rpath))
