@@ -25,7 +25,8 @@ import click
 
 from tpumake import cli
 from tpumake.elf_launcher import launcher
-from tpumake.installer import ROOT, SetupError, fresh_folder, locked, run, uv
+from tpumake.folders import replace_folder
+from tpumake.installer import ROOT, SetupError, locked, run, uv
 
 LOCK = ROOT / "requirements" / "python310.txt"
 LIBRARY = "libpython3.10.so.1.0"
@@ -42,7 +43,7 @@ def assemble(target: Path, tpu_mlir: Path) -> None:
     :raises SetupError: when a package can't be had or isn't what it was
     """
     library = tpu_mlir / "lib" / "third_party" / LIBRARY
-    with fresh_folder(target) as partial:
+    with replace_folder(target.resolve()) as partial:
         stdlib = partial / "lib" / "python3.10"
         dynload = stdlib / "lib-dynload"
         # Inside, so that a broken-off run leaves nothing that the next one doesn't start over.

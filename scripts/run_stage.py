@@ -25,6 +25,7 @@ import click
 
 from tpumake import cli, stages
 from tpumake.display import Display
+from tpumake.folders import put_folder
 
 SCRIPTS = Path(__file__).resolve().parent
 
@@ -142,12 +143,12 @@ def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
 
 
 def _put(result: Path, place: Path) -> None:
-    """Rename a result to its place; a folder that is there already goes first."""
+    """Rename a result to its place."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    if result.is_dir() and place.exists():
-        retired = result.with_name(f"{result.name}.old")
-        place.rename(retired)
-    result.replace(place)
+    if result.is_dir():
+        put_folder(result, place)
+    else:
+        result.replace(place)
     # Make compares times: a result is as new as the moment it was checked.
     os.utime(place)
 

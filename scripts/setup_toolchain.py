@@ -26,7 +26,8 @@ import click
 
 from assemble_python import assemble
 from tpumake import cli
-from tpumake.installer import ROOT, SetupError, announce, fresh_folder, prune, run, uv
+from tpumake.folders import replace_folder
+from tpumake.installer import ROOT, SetupError, announce, prune, run, uv
 
 OLDEST_GLIBC = (2, 35)
 CONTAINER = "use the container instead: see Dockerfile"
@@ -97,7 +98,7 @@ def install(version: str, target: Path, python310: str) -> None:
     """
     check_host(target)
     started = time.monotonic()
-    with fresh_folder(target) as partial:
+    with replace_folder(target.resolve()) as partial:
         packages = partial / "site-packages"
         uv("pip", "install", "-p", sys.executable, "--target", packages, "--python-version", "3.10",
            "--python-platform", "x86_64-manylinux_2_35", "--no-deps", "--require-hashes",

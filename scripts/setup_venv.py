@@ -15,11 +15,11 @@ if sys.version_info < (3, 10):  # noqa: UP036 (the host's Python may be any)
     found = ".".join(map(str, sys.version_info[:3]))
     sys.exit(f"setup_venv: python3 is {found}, 3.10 or newer is needed; name one: make PYTHON=…")
 
+from tpumake.folders import replace_folder
 from tpumake.installer import (
     SetupError,
     announce,
     any_pip,
-    fresh_folder,
     locked,
     prune,
     run,
@@ -32,13 +32,17 @@ UNUSED = ("lib/*/site-packages/onnx/backend/test/data", "lib/*/site-packages/num
 
 def make_venv(venv: Path, lock: Path) -> None:
     """Build the environment beside its place and put it there when it is complete."""
-    with fresh_folder(venv) as partial:
+    with replace_folder(venv.resolve()) as partial:
         # Without pip: Debian and Ubuntu leave out what `venv` would need to bring it.
         run([sys.executable, "-m", "venv", "--without-pip", partial], f"making {venv}")
         python = partial / "bin" / "python"
         _install_uv(lock, python)
         install(lock, python)
         prune(partial, UNUSED)
+        # Their first lines name the folder in which they were made; ours run as `python -m`.
+        for script in (partial / "bin").iterdir():
+            if not script.name.startswith(("python", "uv")):
+                script.unlink()
 
 
 def _install_uv(helpers: Path, python: Path) -> None:

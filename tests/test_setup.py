@@ -15,7 +15,7 @@ from conftest import ROOT, Checkout, Toolchain
 import setup_toolchain
 from tpumake import installer
 from tpumake.elf_launcher import launcher
-from tpumake.installer import SetupError, fresh_folder, locked
+from tpumake.installer import SetupError, locked
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
@@ -50,21 +50,6 @@ def test_locked_cuts_out_whole_entries() -> None:
 def test_locked_says_which_lock_lacks_a_package() -> None:
     with pytest.raises(SetupError, match=r"helpers\.txt.*nosuchpackage.*make lock"):
         locked(ROOT / "requirements/helpers.txt", "nosuchpackage")
-
-
-def test_a_broken_off_folder_is_started_over_and_the_old_one_stays(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    with fresh_folder(target) as partial:
-        (partial / "first").touch()
-    with pytest.raises(RuntimeError), fresh_folder(target) as partial:
-        (partial / "half").touch()
-        raise RuntimeError
-    assert [path.name for path in target.iterdir()] == ["first"]
-    with fresh_folder(target) as partial:
-        assert not list(partial.iterdir())
-        (partial / "second").touch()
-    assert [path.name for path in target.iterdir()] == ["second"]
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize("libc", ["glibc 2.31", "glibc 2.34", None, "musl 1.2"])
@@ -175,7 +160,7 @@ def test_an_assembled_python_does_what_the_tools_need(toolchain: Toolchain, tmp_
         [python, "-c", script, "a b", "ü"], capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stdout.strip(), said.stderr) == (7, "['a b', 'ü']", "err")
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.new-*"))
 
 
 @pytest.mark.toolchain

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replace_folder"]
+__all__ = ["put_folder", "replace_folder"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -34,7 +34,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
-        _put(temporary, path)
+        put_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if lock is not None:
@@ -45,7 +45,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
                     above.rmdir()
 
 
-def _put(temporary: Path, path: Path) -> None:
+def put_folder(temporary: Path, path: Path) -> None:
+    """Rename a folder to ``path``, swapping it for what was there, which may be gone afterwards."""
     if not path.exists():
         temporary.rename(path)
     elif not _exchange(temporary, path):

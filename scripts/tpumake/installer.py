@@ -23,7 +23,6 @@ __all__ = [
     "SetupError",
     "announce",
     "any_pip",
-    "fresh_folder",
     "locked",
     "prune",
     "run",
@@ -73,29 +72,6 @@ def _cause(lines: list[str], code: int) -> str:
     wanted = re.compile(r"cause|error[: ]|not found|no space", re.I)
     telling = [line for line in lines if wanted.search(line)] or lines
     return telling[-1].lstrip("│╰─▶├× ").removeprefix("cause: ")
-
-
-@contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``target`` that takes its place once it is complete.
-
-    An interrupted set-up leaves only the ``.partial`` folder, which the next one starts over;
-    what was downloaded is in the package cache by then.
-    """
-    # A link stays, what it leads to is replaced.
-    target = target.resolve()
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if target.exists():
-        retired = target.with_name(f"{target.name}.old")
-        shutil.rmtree(retired, ignore_errors=True)
-        target.rename(retired)
-        partial.rename(target)
-        shutil.rmtree(retired)
-    else:
-        partial.rename(target)
 
 
 def prune(packages: Path, patterns: tuple[str, ...]) -> None:

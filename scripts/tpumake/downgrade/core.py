@@ -333,8 +333,11 @@ class Call:
         """The tensor in another element type."""
         return self.op("Cast", name, to=to)
 
-    def body(self, build: Callable[[Call], list[tuple[str, int, Sequence | None]]],
-             inputs: Sequence[ValueInfoProto] = ()) -> GraphProto:
+    def body(
+        self,
+        build: Callable[[Call], list[tuple[str, int, Sequence | None]]],
+        inputs: Sequence[ValueInfoProto] = (),
+    ) -> GraphProto:
         """A subgraph of the operators that ``build`` emits; it returns (name, type, shape)s."""
         outer, self.emitted = self.emitted, []
         results = build(self)
@@ -357,7 +360,10 @@ class Engine:
     """Rewrites one model for one target opset (17 or more)."""
 
     def __init__(
-        self, model: ModelProto, version: int, target: int,
+        self,
+        model: ModelProto,
+        version: int,
+        target: int,
         read: Callable[[TensorProto], np.ndarray],
     ) -> None:
         self.model = model
@@ -376,8 +382,9 @@ class Engine:
         except Exception as error:
             reason = " ".join(str(error).split())[:160]
             raise BadInput(f"the network contradicts itself: {reason}") from None
-        before = {name for graph in graphs(self.model.graph) for node in graph.node
-                  for name in node.input}
+        before = {
+            name for graph in graphs(self.model.graph) for node in graph.node for name in node.input
+        }
         # Types come from the inferred copy, nodes go into the model itself: shapes that only the
         # inference knows are not written out.
         self._graph(self.model.graph, typed.graph, Scope())
@@ -499,9 +506,7 @@ class Engine:
             raise self.refusal(node, version, f'the type of its input "{name}" isn\'t known')
         return kind.SerializeToString()
 
-    def _expand(
-        self, node: NodeProto, function: FunctionProto, scope: Scope
-    ) -> list[NodeProto]:
+    def _expand(self, node: NodeProto, function: FunctionProto, scope: Scope) -> list[NodeProto]:
         """The function's body in place of the node; what is known beforehand becomes constant."""
         nodes = self._instantiate(node, function)
         version = max(item.version for item in function.opset_import if item.domain == "")
@@ -537,9 +542,7 @@ class Engine:
             _rename(node, {name: self.constant(value) for name, value in known.items()})
         return nodes
 
-    def _with_chosen_branches(
-        self, nodes: list[NodeProto], scope: Scope
-    ) -> list[NodeProto] | None:
+    def _with_chosen_branches(self, nodes: list[NodeProto], scope: Scope) -> list[NodeProto] | None:
         """The nodes with the branch that an If always takes in place of it; None if no If is."""
         for place, node in enumerate(nodes):
             if node.op_type != "If":
@@ -551,7 +554,8 @@ class Engine:
             body = next(item.g for item in node.attribute if item.name == wanted)
             ends = [
                 onnx.helper.make_node("Identity", [value.name], [name])
-                for value, name in zip(body.output, node.output, strict=True) if name
+                for value, name in zip(body.output, node.output, strict=True)
+                if name
             ]
             return [*nodes[:place], *body.node, *ends, *nodes[place + 1 :]]
         return None
@@ -560,8 +564,9 @@ class Engine:
         base = node.name or next(name for name in node.output if name)
         renames = dict.fromkeys((*function.input, *function.output), "")
         renames.update(zip(function.input, node.input, strict=False))
-        outputs = {name: new for name, new in zip(function.output, node.output, strict=False)
-                   if new}
+        outputs = {
+            name: new for name, new in zip(function.output, node.output, strict=False) if new
+        }
         renames.update(outputs)
         attributes = _attributes_of(node, function)
         nodes: list[NodeProto] = []
@@ -574,7 +579,10 @@ class Engine:
         return _needed(nodes, {name for name in node.output if name})
 
     def _instantiate_node(
-        self, node: NodeProto, renames: dict[str, str], attributes: dict[str, AttributeProto],
+        self,
+        node: NodeProto,
+        renames: dict[str, str],
+        attributes: dict[str, AttributeProto],
         base: str,
     ) -> None:
         kept: list[AttributeProto] = []
@@ -735,8 +743,9 @@ def _evaluate(
     copy.input.extend(names)
     copy.output.extend(outputs)
     info = onnx.helper.make_empty_tensor_value_info
-    graph = onnx.helper.make_graph([copy], "one", [info(n) for n in names if n],
-                                   [info(n) for n in outputs])
+    graph = onnx.helper.make_graph(
+        [copy], "one", [info(n) for n in names if n], [info(n) for n in outputs]
+    )
     opset = onnx.helper.make_opsetid("", version)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=onnx.IR_VERSION)
     feeds = {name: value for name, value in zip(names, inputs, strict=True) if name}
@@ -886,8 +895,11 @@ def _drop_orphans(graph: GraphProto, before: set[str]) -> None:
         used = {name for node in graph.node for name in outer_names(node)}
         used |= {value.name for value in graph.output}
         orphans = before - used
-        doomed = [i for i, node in enumerate(graph.node)
-                  if node.output and all(name in orphans or not name for name in node.output)]
+        doomed = [
+            i
+            for i, node in enumerate(graph.node)
+            if node.output and all(name in orphans or not name for name in node.output)
+        ]
         for index in reversed(doomed):
             del graph.node[index]
         if not doomed:

@@ -88,8 +88,12 @@ def _convert(network: Network, opset: int) -> None:
 def _inlined(network: Network) -> ModelProto:
     """Model-local functions put in place of their calls."""
     model = network.model
-    versions = {item.version for f in model.functions for item in f.opset_import
-                if item.domain in ("", "ai.onnx")}
+    versions = {
+        item.version
+        for f in model.functions
+        for item in f.opset_import
+        if item.domain in ("", "ai.onnx")
+    }
     mixed = versions - {onnx_io.opset_of(model)}
     try:
         result = onnx.inliner.inline_local_functions(model, convert_version=bool(mixed))
@@ -108,8 +112,11 @@ def _inlined(network: Network) -> ModelProto:
 def _set_opset(model: ModelProto, version: int) -> None:
     """Import the wanted version, and of other domains those that some node still uses."""
     used = {node.domain for graph in onnx_io.graphs(model.graph) for node in graph.node}
-    kept = [item for item in model.opset_import
-            if item.domain not in ("", "ai.onnx") and item.domain in used]
+    kept = [
+        item
+        for item in model.opset_import
+        if item.domain not in ("", "ai.onnx") and item.domain in used
+    ]
     kept = [(item.domain, item.version) for item in kept]
     del model.opset_import[:]
     model.opset_import.add(domain="", version=version)
@@ -124,8 +131,11 @@ def _tidy(model: ModelProto) -> None:
     machine, and ultralytics writes the date. The rest of the model's metadata stays: names,
     classes, strides are read by those who use the model.
     """
-    kept = [(item.key, item.value) for item in model.metadata_props
-            if item.key.lower() not in _DATES and not _TIME.match(item.value)]
+    kept = [
+        (item.key, item.value)
+        for item in model.metadata_props
+        if item.key.lower() not in _DATES and not _TIME.match(item.value)
+    ]
     del model.metadata_props[:]
     for key, value in kept:
         model.metadata_props.add(key=key, value=value)

@@ -69,9 +69,7 @@ def _geometry(call: Call) -> list[tuple[int | None, int, int, int, int, int]]:
     sizes = shape[2:] if shape is not None else [None] * count
     strides, dilations = call.attr("strides", [1] * count), call.attr("dilations", [1] * count)
     pads = call.attr("pads", [0] * 2 * count)
-    return list(
-        zip(sizes, kernel, strides, dilations, pads[:count], pads[count:], strict=True)
-    )
+    return list(zip(sizes, kernel, strides, dilations, pads[:count], pads[count:], strict=True))
 
 
 def _ceil_mode(call: Call) -> int | None:
@@ -137,8 +135,9 @@ def _counts(
         # What was added only to round up lies outside even the padding.
         line[line.size - beyond[axis] :] = 0
         starts = range(0, line.size - dilation * (kernel - 1), stride)
-        along = np.array([line[s : s + dilation * (kernel - 1) + 1 : dilation].sum()
-                          for s in starts])
+        along = np.array(
+            [line[s : s + dilation * (kernel - 1) + 1 : dilation].sum() for s in starts]
+        )
         result = result[..., None] * along
     return result
 
@@ -154,6 +153,12 @@ def _depthwise(call: Call, data: str, weight: float, pads: list[int]) -> str:
         call.refuse("dilated or rounded-up windows in double precision")
     filters = call.const(np.full((shape[1], 1, *kernel), weight), elem)
     return call.op(
-        "Conv", data, filters, group=shape[1], kernel_shape=kernel, pads=pads,
-        strides=call.attr("strides", [1] * len(kernel)), dilations=call.attr("dilations"),
+        "Conv",
+        data,
+        filters,
+        group=shape[1],
+        kernel_shape=kernel,
+        pads=pads,
+        strides=call.attr("strides", [1] * len(kernel)),
+        dilations=call.attr("dilations"),
     )

@@ -90,8 +90,15 @@ def _integers(call: Call, index: int) -> str:
     elem = call.elem(index)
     if elem <= TensorProto.BFLOAT16:
         return call.inputs[index]
-    small = {getattr(TensorProto, name, -1): dtype for name, dtype in (
-        ("INT4", np.int8), ("UINT4", np.uint8), ("INT2", np.int8), ("UINT2", np.uint8))}
+    small = {
+        getattr(TensorProto, name, -1): dtype
+        for name, dtype in (
+            ("INT4", np.int8),
+            ("UINT4", np.uint8),
+            ("INT2", np.int8),
+            ("UINT2", np.uint8),
+        )
+    }
     value = call.value(index)
     if elem not in small or value is None:
         call.refuse(f"IR 8 has no {type_name(elem)}")
@@ -117,8 +124,9 @@ def _spread(call: Call, index: int) -> str:
         return call.op("Reshape", name, call.ints(*(-1 if i == axis else 1 for i in range(rank))))
     # Repeat each value block_size times along the axis, then cut the last block to size.
     size = call.dim(0, axis)
-    index_of = call.op("Range", call.const(0, np.int64), call.op("Squeeze", size),
-                       call.const(1, np.int64))
+    index_of = call.op(
+        "Range", call.const(0, np.int64), call.op("Squeeze", size), call.const(1, np.int64)
+    )
     blocks = call.op("Div", index_of, call.const(call.attr("block_size"), np.int64))
     return call.op("Gather", name, blocks, axis=axis)
 

@@ -51,9 +51,7 @@ def _at_run_time(call: Call, op_type: str, data: str) -> str:
     axes = call.inputs[1]
 
     def total(name: str, keepdims: int = keep) -> str:
-        return call.op(
-            "ReduceSum", name, axes, keepdims=keepdims, noop_with_empty_axes=noop
-        )
+        return call.op("ReduceSum", name, axes, keepdims=keepdims, noop_with_empty_axes=noop)
 
     if op_type == "ReduceL1":
         return total(call.op("Abs", data))
@@ -184,7 +182,15 @@ def cum_prod(call: Call) -> str:
     body = call.body(step, [helper.make_tensor_value_info(n, elem, None) for n in (state, item)])
     way = [1 if reverse else 0]
     scanned = call.ops(
-        "Scan", start, data, outputs=2, body=body, num_scan_inputs=1, scan_input_axes=[1],
-        scan_input_directions=way, scan_output_axes=[1], scan_output_directions=way,
+        "Scan",
+        start,
+        data,
+        outputs=2,
+        body=body,
+        num_scan_inputs=1,
+        scan_input_axes=[1],
+        scan_input_directions=way,
+        scan_output_axes=[1],
+        scan_output_directions=way,
     )[1]
     return call.op("Reshape", scanned, shape, allowzero=1)

@@ -181,6 +181,7 @@ def _weights(call: Call, source: str, scale: str, axis: int) -> str:
 
 def _kernel(call: Call, distance: str) -> str:
     """Triangle or cubic convolution (Keys 1981) of a distance ≥ 0."""
+
     def number(value: float) -> str:
         return call.const(value, np.float32)
 
@@ -270,7 +271,11 @@ def _place(call: Call, axis: int, count: int, length: str) -> str:
 
 
 def _weighted_corner(
-    call: Call, flat: str, low: list[str], rest: list[str], lengths: list[str],
+    call: Call,
+    flat: str,
+    low: list[str],
+    rest: list[str],
+    lengths: list[str],
     corner: tuple[int, ...],
 ) -> str:
     one = call.const(1.0, np.float32)
@@ -314,8 +319,9 @@ def _reflected(call: Call, place: str, last: str) -> str:
     away = call.op("Abs", call.op("Add", place, edge))
     turn = call.op("Mod", away, call.op("Add", span, span), fmod=1)
     folded = call.op("Sub", span, call.op("Abs", call.op("Sub", turn, span)))
-    return call.op("Min", call.op("Max", call.op("Sub", folded, edge),
-                                  call.const(0.0, np.float32)), last)
+    return call.op(
+        "Min", call.op("Max", call.op("Sub", folded, edge), call.const(0.0, np.float32)), last
+    )
 
 
 # --- DeformConv -------------------------------------------------------------------------------
@@ -337,8 +343,9 @@ def deform_conv(call: Call) -> str:
     groups, (high, wide), taps = call.attr("offset_group"), out[2:], rows * columns
     grid = _deformed_grid(call, (height, width), (rows, columns), (high, wide))
     pictures = call.op("Reshape", call.inputs[0], call.ints(-1, channels // groups, height, width))
-    sampled = call.op("GridSample", pictures, grid, mode="bilinear", padding_mode="zeros",
-                      align_corners=0)
+    sampled = call.op(
+        "GridSample", pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=0
+    )
     if call.has(4):
         parts = call.ints(-1, channels // groups, taps, high, wide)
         sampled = call.op("Reshape", sampled, parts)

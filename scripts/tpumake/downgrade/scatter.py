@@ -42,8 +42,9 @@ def scatter_nd(call: Call) -> str | list[str]:
     if depth is None:
         call.refuse("the length of its index tuples isn't known")
     places = call.op("Reshape", indices, call.ints(-1, depth))
-    window = call.op("Slice", call.op("Shape", updates), call.ints(rank - 1),
-                     call.ints(np.iinfo(np.int64).max))
+    window = call.op(
+        "Slice", call.op("Shape", updates), call.ints(rank - 1), call.ints(np.iinfo(np.int64).max)
+    )
     values = call.op("Reshape", updates, call.op("Concat", call.ints(-1), window, axis=0))
 
     def turn(c: Call, state: str, start: str, end: str) -> str:
@@ -70,11 +71,14 @@ def _loop(call: Call, data: str, count: str, turn: object) -> str:
         after = turn(c, state, start, end)  # type: ignore[operator]
         return [(c.op("Identity", going), TensorProto.BOOL, []), (after, elem, None)]
 
-    body = call.body(build, [
-        helper.make_tensor_value_info(number, TensorProto.INT64, []),
-        helper.make_tensor_value_info(going, TensorProto.BOOL, []),
-        helper.make_tensor_value_info(state, elem, None),
-    ])
+    body = call.body(
+        build,
+        [
+            helper.make_tensor_value_info(number, TensorProto.INT64, []),
+            helper.make_tensor_value_info(going, TensorProto.BOOL, []),
+            helper.make_tensor_value_info(state, elem, None),
+        ],
+    )
     return call.op("Loop", count, "", data, body=body)
 
 
@@ -88,8 +92,9 @@ def tensor_scatter(call: Call) -> str:
     axis += rank if axis < 0 else 0
     cache, update = call.inputs[:2]
     length = call.dim(1, axis)
-    steps = call.op("Range", call.const(0, np.int64), call.op("Squeeze", length),
-                    call.const(1, np.int64))
+    steps = call.op(
+        "Range", call.const(0, np.int64), call.op("Squeeze", length), call.const(1, np.int64)
+    )
     shape = [1] * rank
     shape[axis] = -1
     steps = call.op("Reshape", steps, call.ints(*shape))

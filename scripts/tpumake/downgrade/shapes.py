@@ -229,8 +229,9 @@ def col2im(call: Call) -> str:
     if call.elem(0) != TensorProto.FLOAT:
         call.refuse(f"sums of {type_name(call.elem(0))}")
     size = call.op("ReduceProd", call.inputs[2], keepdims=1)
-    reach = call.op("Mul", call.op("Sub", call.inputs[2], call.ints(*[1] * spatial)),
-                    call.ints(*dilations))
+    reach = call.op(
+        "Mul", call.op("Sub", call.inputs[2], call.ints(*[1] * spatial)), call.ints(*dilations)
+    )
     room = call.ints(*(np.add(pads[:spatial], pads[spatial:]) - 1))
     free = call.op("Sub", call.op("Add", call.inputs[1], room), reach)
     steps = call.op("Add", call.op("Div", free, call.ints(*strides)), call.ints(*[1] * spatial))
@@ -239,16 +240,20 @@ def col2im(call: Call) -> str:
     eye = call.op("EyeLike", call.op("ConstantOfShape", shape))
     filters = call.op("Reshape", eye, call.op("Concat", size, call.ints(1), call.inputs[2], axis=0))
     kernel = block.tolist() if block is not None else None
-    summed = call.op("ConvTranspose", data, filters, kernel_shape=kernel, strides=strides,
-                     dilations=dilations)
+    summed = call.op(
+        "ConvTranspose", data, filters, kernel_shape=kernel, strides=strides, dilations=dilations
+    )
     # Cut the padding off before and after; a negative pad cuts, a positive one fills the rest up.
     made = call.op("Slice", call.op("Shape", summed), call.ints(2), call.ints(2 + spatial))
     lead = call.ints(*pads[:spatial])
     tail = call.op("Sub", call.op("Add", call.inputs[1], lead), made)
     edges = call.op("Concat", call.ints(0, 0, *(-p for p in pads[:spatial]), 0, 0), tail, axis=0)
     placed = call.op("Pad", summed, edges)
-    batch = call.dim(0, 0) if columns is not None else call.op(
-        "Slice", call.op("Shape", call.inputs[0]), call.ints(0), call.ints(1))
+    batch = (
+        call.dim(0, 0)
+        if columns is not None
+        else call.op("Slice", call.op("Shape", call.inputs[0]), call.ints(0), call.ints(1))
+    )
     final = call.op("Concat", batch, call.ints(-1), call.inputs[1], axis=0)
     return call.op("Reshape", placed, final)
 
@@ -270,9 +275,16 @@ def bit_cast(call: Call) -> str:
 
     Cast: "fixed point to fixed point: when out of range, discard higher bits and reinterpret".
     """
-    widths = {TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT16: 2,
-              TensorProto.UINT16: 2, TensorProto.INT32: 4, TensorProto.UINT32: 4,
-              TensorProto.INT64: 8, TensorProto.UINT64: 8}
+    widths = {
+        TensorProto.INT8: 1,
+        TensorProto.UINT8: 1,
+        TensorProto.INT16: 2,
+        TensorProto.UINT16: 2,
+        TensorProto.INT32: 4,
+        TensorProto.UINT32: 4,
+        TensorProto.INT64: 8,
+        TensorProto.UINT64: 8,
+    }
     source, target = call.elem(0), call.attr("to")
     if source == target:
         return call.inputs[0]

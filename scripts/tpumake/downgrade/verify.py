@@ -99,8 +99,9 @@ def _reference(
     except CheckFailed:
         raise
     except Exception as error:
-        raise CheckFailed(f"not verified: onnxruntime can't run the original: {_line(error)}") \
-            from None
+        raise CheckFailed(
+            f"not verified: onnxruntime can't run the original: {_line(error)}"
+        ) from None
     first_error: Exception | None = None
     for sizes, high in itertools.product(_SIZES, (8, 2, 1)):
         feeds = list(_feeds(session, sizes, high, seed))
@@ -153,8 +154,9 @@ def _open(model: str | bytes, folder: str | None = None) -> onnxruntime.Inferenc
     # Operators as they stand: an optimiser could mend or break either side.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path",
-                                         folder)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", folder
+        )
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -234,8 +236,10 @@ def _says_something(value: object) -> bool:
 def _mismatch(name: str, found: object, wanted: object) -> str:
     if isinstance(wanted, np.ndarray) and isinstance(found, np.ndarray):
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
-            return (f'"{name}" is {found.dtype}{list(found.shape)} in the result, '
-                    f"{wanted.dtype}{list(wanted.shape)} in the original")
+            return (
+                f'"{name}" is {found.dtype}{list(found.shape)} in the result, '
+                f"{wanted.dtype}{list(wanted.shape)} in the original"
+            )
         if wanted.dtype.kind == "f":
             gap = np.nanmax(np.abs(found.astype(np.float64) - wanted.astype(np.float64)))
             top = np.nanmax(np.abs(wanted.astype(np.float64)))
