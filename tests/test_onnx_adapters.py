@@ -328,6 +328,13 @@ def test_group_norm(tmp_path, dtype):
           **tolerance)
 
 
+def test_group_norm_with_a_scale_for_each_group(tmp_path):
+    """Only opsets 18 to 20 have it so; the standard withdrew it."""
+    arrays = [normal(2, 6, 5, 4), normal(3), normal(3)]
+    check(tmp_path, "GroupNormalization", arrays, 18, num_groups=3, reference=True,
+          result_reference=False)
+
+
 @pytest.mark.parametrize("axis", [-1, -2, 1, 2])
 def test_rms_norm(tmp_path, axis):
     x = normal(2, 3, 8)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -219,6 +220,55 @@ def test_deep_networks_can_be_cut(tmp_path):
     assert call(tmp_path / "in.onnx", tmp_path / "out.onnx", "--outputs", "t2990").exit_code == 0
 
 
+# --- what exporters write -----------------------------------------------------------------------
+
+DATA = Path(__file__).parent / "data"
+
+EXPORTS = sorted(DATA.glob("torch_*.onnx"))
+"""PyTorch 2.13, torch.onnx.export(dynamo=True), random weights, metadata with paths removed.
+
+cnn_18, cnn_22: strided and dilated Conv, BatchNorm, SiLU, GroupNorm, Hardswish, Mish, circular
+pad, antialiased bilinear resize, ConvTranspose, GELU, PixelShuffle, uneven split, mean, amax,
+norm, AvgPool with ceil_mode. vit_23: patch embedding, one TransformerEncoderLayer (attention of
+two heads, GELU), RMSNorm, Linear. The number is the opset.
+"""
+
+TPU_MLIR = set((DATA / "tpu_mlir_operators.txt").read_text().split())
+"""Operators that tpu_mlir 1.7's ONNX front end knows."""
+
+
+def test_there_are_exports():
+    assert len(EXPORTS) == 3
+
+
+@pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.stem)
+def test_exports_become_what_tpu_mlir_knows(tmp_path, path):
+    done = call(path, tmp_path / "out.onnx", "--verify")
+    assert done.exit_code == 0, done
+    kinds = {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
+    assert kinds <= TPU_MLIR
+
+
+@pytest.mark.toolchain
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.stem)
+def test_tpu_mlir_transforms_them(tmp_path, toolchain, path):
+    """Every tensor agrees with onnxruntime's by tpu_mlir's own comparison."""
+    call(path, tmp_path / "net.onnx")
+    entry = onnx.load(tmp_path / "net.onnx").graph.input[0]
+    shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+    np.savez(tmp_path / "in.npz", **{entry.name: RNG.random(shape, np.float32)})
+    done = toolchain.run(
+        ["model_transform.py", "--model_name", "net", "--model_def", "net.onnx",
+         "--input_shapes", json.dumps([shape]), "--test_input", "in.npz",
+         "--test_result", "out.npz", "--mlir", "net.mlir"],
+        cwd=tmp_path,
+    )
+    counts = re.search(r"(\d+) compared.*?(\d+) passed", done.stdout, re.S)
+    assert counts, done.stdout[-2000:] + done.stderr[-2000:]
+    assert int(counts[1]) == int(counts[2]) > 10
+
+
 # --- bytes ------------------------------------------------------------------------------------
 
 
@@ -356,6 +406,9 @@ def test_external_data_behind_links(tmp_path):
     for file in real.parent.iterdir():
         (farm / file.name).symlink_to(file)
     assert call(farm / "net.onnx", tmp_path / "out.onnx", "--verify").exit_code == 0
+    alone = tmp_path / "alone.onnx"
+    alone.symlink_to(real)
+    assert call(alone, tmp_path / "out.onnx", "--verify").exit_code == 0
     (tmp_path / "secret").write_bytes(real.with_name("net.data").read_bytes())
     real.with_name("net.data").unlink()
     real.with_name("net.data").symlink_to(tmp_path / "secret")

@@ -430,24 +430,20 @@ class Engine:
             result = function(call)
             if result is not None:
                 return self._wire(call, [result] if isinstance(result, str) else list(result))
-        elif old is not None and since <= TYPES_ONLY.get(node.op_type, 0):
-            return self._types_only(node, version, old, scope)
+        why = "this version has nothing of that meaning"
+        if old is not None and since <= TYPES_ONLY.get(node.op_type, 0):
+            bad = _bad_types(node, old, scope)
+            if not bad:
+                return [node]
+            if bad <= {TensorProto.BFLOAT16, TensorProto.FLOAT16} and node.op_type in _IN_FLOAT32:
+                call = Call(self, node, version, scope)
+                return self._wire(call, _in_float32(call, bad))
+            names = ", ".join(sorted(type_name(elem) for elem in bad))
+            why = f"opset {old.since_version} has it, but not for {names}"
         function = self._function(node, version, schema, scope)
         if function is None:
-            raise self.refusal(node, version, "this version has nothing of that meaning")
+            raise self.refusal(node, version, why)
         return self._expand(node, function, scope)
-
-    def _types_only(
-        self, node: NodeProto, version: int, old: OpSchema, scope: Scope
-    ) -> list[NodeProto]:
-        bad = _bad_types(node, old, scope)
-        if not bad:
-            return [node]
-        call = Call(self, node, version, scope)
-        if bad <= {TensorProto.BFLOAT16, TensorProto.FLOAT16} and node.op_type in _IN_FLOAT32:
-            return self._wire(call, _in_float32(call, bad))
-        names = ", ".join(sorted(type_name(elem) for elem in bad))
-        raise self.refusal(node, version, f"opset {old.since_version} has it, but not for {names}")
 
     def _wire(self, call: Call, results: list[str]) -> list[NodeProto]:
         """Give the results the names that the original's outputs had."""

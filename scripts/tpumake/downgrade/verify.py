@@ -30,6 +30,9 @@ _HALF = 100
 _SIZES = (64, 32, 224, 640, 16, 8, 4, 2, 1)
 """Tried in this order for sizes that the model leaves open; the first dimension is 1."""
 
+_ROOT = Path("/").resolve().anchor
+"""Folder that onnxruntime takes external data from: ``Network.extent`` has checked each file."""
+
 _RANDOM = {
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
@@ -119,18 +122,18 @@ def _reference(
 def _original_session(original: Network, names: list[str]) -> onnxruntime.InferenceSession:
     graph = original.model.graph
     have = [value.name for value in graph.output]
-    if names == have:
+    if names == have and not original.external:
         return _open(str(original.path))
     for name in names:
         if name not in have:
             graph.output.append(onnx.ValueInfoProto(name=name))
     try:
-        return _open(_bytes(original), folder=str(original.path.resolve().parent))
+        return _open(_bytes(original), folder=_ROOT)
     except Exception:
         # The part that was cut off may hold what onnxruntime doesn't know; leave it out here too.
         fresh = onnx_io.load(original.path)
         onnx_io.select_outputs(fresh, names)
-        return _open(_bytes(fresh), folder=str(original.path.resolve().parent))
+        return _open(_bytes(fresh), folder=_ROOT)
 
 
 def _bytes(network: Network) -> bytes:
@@ -142,7 +145,7 @@ def _bytes(network: Network) -> bytes:
             tensor.CopyFrom(network.filled(tensor))
         else:
             file = network.extent(tensor)[0]
-            name = file.relative_to(network.path.resolve().parent).as_posix()
+            name = file.relative_to(_ROOT).as_posix()
             next(e for e in tensor.external_data if e.key == "location").value = name
     network.aside.clear()
     return network.model.SerializeToString()
