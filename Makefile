@@ -62,7 +62,7 @@ DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
 DEFAULT_VARIANTS             = int8
 DEFAULT_URL                  =
 
-STANZA := $(patsubst DEFAULT_%,%,$(filter DEFAULT_%,$(.VARIABLES)))
+STANZA := $(sort $(patsubst DEFAULT_%,%,$(filter DEFAULT_%,$(.VARIABLES))))
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -119,8 +119,10 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 
 # What has no rule and is not there. `sources`, below, makes Make name the missing file itself.
 .DEFAULT:
-	@echo >&2 'tpumake: there is no file $@$(foreach each,$(MODELS),$(if $(filter $@,$(call path,$(each),ONNX)),$(comma) which $(each)_ONNX names)), nor a target of that name: make list shows what can be built'
+	@echo >&2 'tpumake: there is no $@$(if $(named_by),$(comma) which $(named_by) names); make list shows what can be built'
 	@exit 2
+named_by = $(strip $(foreach each,$(MODELS),$(foreach name,ONNX TEST_INPUT,$(if \
+	$(filter $@,$(call path,$(each),$(name))),$(each)_$(name)))))
 
 # ---------------------------------------------------------------------------------------------
 # Set-up: two environments, each made once from its lock
@@ -258,7 +260,7 @@ $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
 $(foreach each,$(VARIANTS),$(call variant,$1,$(each))
 )$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
-sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT) $$(call path,$1,DATASET))
+sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT))
 endef
 
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
@@ -298,11 +300,10 @@ make clean, make distclean   remove what was built; the environments too
 Models (models.mk): $(MODELS)
 Variants:           $(VARIANTS)
 
-Knobs, as they are now:
-$(foreach each,$(KNOBS),  $(each)=$($(each))$(newline))
+Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$($(each)))
+
 In a stanza, or on the command line with the model's name before it (make $(firstword $(MODELS))_int8
-$(firstword $(MODELS))_ONNX=~/best.onnx), with the default:
-$(foreach each,$(STANZA),  <model>_$(each) = $(DEFAULT_$(each))$(newline))
+$(firstword $(MODELS))_ONNX=~/best.onnx), with the default:$(foreach each,$(STANZA),$(newline)  <model>_$(each) = $(DEFAULT_$(each)))
 endef
 
 .PHONY: help

@@ -26,10 +26,8 @@ $(eval $(call model,yolo11n_coco))
 # The smallest network with a head like YOLO11's: builds in seconds, for the tests.
 tiny_ONNX             = models/tiny.onnx
 tiny_INPUT_SHAPES     = [[1,3,64,64]]
-tiny_MEAN             = 0,0,0
 tiny_SCALE            = 0.0039216,0.0039216,0.0039216
 tiny_PIXEL_FORMAT     = rgb
-tiny_OUTPUTS          = auto
 tiny_DATASET          = datasets/shapes
 tiny_INPUT_NUM        = 16
 tiny_VARIANTS         = int8 bf16

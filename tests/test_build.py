@@ -161,8 +161,9 @@ def test_ones_own_pictures_of_all_kinds(checkout: Checkout, tmp_path: Path) -> N
         pixels = generator.integers(0, 256, (40 + number, 60, 3), dtype=np.uint8)
         Image.fromarray(pixels).convert(mode).save(photos / f"ein Bild {number}.{suffix}")
     argument = f"tiny_DATASET={photos.parent}"
-    done = checkout.make("tiny_int8", argument, *QUICK)
-    assert "10 pictures from" in done.stdout
+    done = checkout.make("tiny_int8", argument, "tiny_INPUT_NUM=50", "tiny_TUNE_NUM=0")
+    assert "12 of 50" in done.stdout
+    assert "12 pictures, 152 thresholds" in done.stdout
     assert "emulator ok" in done.stdout
 
 

@@ -201,8 +201,11 @@ def test_without_validation_it_says_so(tmp_path: Path) -> None:
 )
 def test_a_calibration_table_is_looked_into(tmp_path: Path, table: str, reason: str) -> None:
     (tmp_path / "m_calib_table").write_text(table)
+    (tmp_path / "dataset").mkdir()
+    for number in range(1, 9):
+        (tmp_path / "dataset" / f"Calibration{number}.png").touch()
     with pytest.raises(CheckFailed, match=reason):
-        stages.STAGES["calibrate"].figure(result(tmp_path, "", "--input_num", "8"))
+        stages.STAGES["calibrate"].figure(result(tmp_path, "", "--input_num", "12"))
 
 
 def test_calibrations_progress_is_read() -> None:

@@ -93,7 +93,9 @@ def _passed(log: str, expected: int) -> list[Comparison]:
 
 def _calibration(result: Result) -> str:
     table = (result.folder / result.outputs[0].name).read_text()
-    wanted = int(result.command[result.command.index("--input_num") + 1])
+    # Fewer pictures than were asked for will do, if there are no more.
+    there = len(list((result.folder / "dataset").glob("Calibration*")))
+    wanted = min(there, int(result.command[result.command.index("--input_num") + 1]))
     header = re.search(r"^# sample number: (\d+)", table, re.M)
     thresholds = [line.split() for line in table.splitlines() if line and not line.startswith("#")]
     if not header or not thresholds or any(len(row) != 4 for row in thresholds):
