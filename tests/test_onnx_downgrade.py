@@ -568,6 +568,48 @@ def test_open_sizes_get_numbers_that_the_network_takes(tmp_path):
     assert done.output.endswith("verified\n")
 
 
+def test_inner_shapes_that_no_longer_hold_arent_believed(tmp_path):
+    """Sizes opened by hand, old inner shapes left: nothing may be fixed to those."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("GroupNormalization", ["r", "s", "b"], ["n"], num_groups=2),
+        helper.make_node("Gelu", ["n"], ["y"]),
+    ]
+    stored = [weight(name, np.ones(4, np.float32)) for name in ("s", "b")]
+    inputs = [value("x", ["batch", 4, "h", 5])]
+    graph = helper.make_graph(nodes, "g", inputs, [value("y", [1, 4, 6, 5])], stored)
+    graph.value_info.append(value("r", [1, 4, 6, 5]))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=9)
+    onnx.save(model, tmp_path / "in.onnx")
+    call(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    x = {"x": RNG.random((3, 4, 7, 5), np.float32)}
+    results = []
+    for one in (model, onnx.load(tmp_path / "out.onnx")):
+        # onnxruntime itself believes them.
+        del one.graph.value_info[:]
+        one.graph.output[0].type.tensor_type.ClearField("shape")
+        session = onnxruntime.InferenceSession(one.SerializeToString())
+        results.append(session.run(None, x)[0])
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_a_size_fixed_by_mistake_is_found(tmp_path, monkeypatch):
+    nodes = [helper.make_node("Gelu", ["x"], ["g"]),
+             helper.make_node("Reshape", ["g", "to"], ["y"])]
+    stored = [weight("to", np.array([-1, 4]))]
+    graph = helper.make_graph(nodes, "g", [value("x", ["n", 4])], [value("y", ["m", 4])], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "in.onnx")
+
+    def fix(graph):
+        stored = next(tensor for tensor in graph.initializer if tensor.name == "to")
+        stored.CopyFrom(weight("to", np.array([1, 4])))
+
+    damaged(monkeypatch, fix)
+    done = call(tmp_path / "in.onnx", tmp_path / "out.onnx", "--verify")
+    assert isinstance(done.exception, CheckFailed)
+
+
 def test_integers_that_index(tmp_path):
     nodes = [helper.make_node("Gather", ["table", "i"], ["r"]),
              helper.make_node("Gelu", ["r"], ["y"])]

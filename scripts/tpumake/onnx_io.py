@@ -31,6 +31,7 @@ __all__ = [
     "check_target",
     "drop_unused",
     "graphs",
+    "inferred",
     "initializer_names",
     "load",
     "opset_of",
@@ -275,6 +276,30 @@ def opset_of(model: ModelProto) -> int:
     return max(versions, default=0)
 
 
+_NOT_INFERRED = ("GroupNormalization", "MeanVarianceNormalization")
+"""Operators without an inference rule in onnx 1.23; their results are typed as their input."""
+
+
+def inferred(model: ModelProto) -> ModelProto:
+    """A copy of the model with types and shapes filled in, for looking at and not for running.
+
+    Operators that onnx has no rule for are replaced by one that is typed the same. Raises
+    ``BadInput`` where the model contradicts itself.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for graph in graphs(copy.graph):
+        for node in graph.node:
+            if node.op_type in _NOT_INFERRED and node.domain in ("", "ai.onnx"):
+                node.op_type = "Sigmoid"
+                del node.input[1:], node.attribute[:]
+    try:
+        return onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BadInput(f"the network contradicts itself: {reason}") from None
+
+
 # --- cutting ----------------------------------------------------------------------------------
 
 
@@ -349,8 +374,8 @@ def _types(network: Network, names: list[str]) -> dict[str, ValueInfoProto]:
     known = {value.name: value for value in (*graph.value_info, *graph.output)}
     missing = [name for name in names if not _is_typed(known.get(name))]
     if missing:
-        inferred = onnx.shape_inference.infer_shapes(network.model, data_prop=True).graph
-        known |= {value.name: value for value in (*inferred.value_info, *inferred.output)}
+        typed = inferred(network.model).graph
+        known |= {value.name: value for value in (*typed.value_info, *typed.output)}
     for name in names:
         if not _is_typed(known.get(name)):
             raise BadInput(f'can\'t tell the type of "{name}" in {network.path}; cut elsewhere')

@@ -29,7 +29,7 @@ from onnx.defs import OpSchema, SchemaError, get_schema
 from onnx.reference import ReferenceEvaluator
 
 from tpumake.cli import BadInput
-from tpumake.onnx_io import graphs, outer_names, subgraphs
+from tpumake.onnx_io import graphs, inferred, outer_names, subgraphs
 
 __all__ = ["BASE", "Call", "CannotExpress", "Engine", "Scope", "adapter", "type_name"]
 
@@ -377,11 +377,7 @@ class Engine:
 
     def run(self) -> None:
         """Rewrite the model in place."""
-        try:
-            typed = onnx.shape_inference.infer_shapes(self.model, data_prop=True)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:160]
-            raise BadInput(f"the network contradicts itself: {reason}") from None
+        typed = self._typed()
         before = {
             name for graph in graphs(self.model.graph) for node in graph.node for name in node.input
         }
@@ -393,6 +389,28 @@ class Engine:
         _drop_orphans(self.model.graph, before)
         for graph in graphs(self.model.graph):
             _drop_shapes(graph)
+
+    def _typed(self) -> ModelProto:
+        """A copy of the model with types and shapes filled in.
+
+        With sizes left open, what the file says of inner shapes isn't trusted: often someone
+        opened the inputs' sizes by hand and left the rest as it was. It is used only for tensors
+        of which inference knows nothing (results of other domains' operators).
+        """
+        source = ModelProto()
+        source.CopyFrom(self.model)
+        said: list[ValueInfoProto] = []
+        if any(_is_open(value) for value in source.graph.input):
+            for graph in graphs(source.graph):
+                said += [_copied(value) for value in (*graph.value_info, *graph.output)]
+                del graph.value_info[:]
+            for value in source.graph.output:
+                value.type.tensor_type.ClearField("shape")
+        typed = inferred(source)
+        known = {value.name for graph in graphs(typed.graph)
+                 for value in (*graph.value_info, *graph.input)}
+        typed.graph.value_info.extend(value for value in said if value.name not in known)
+        return typed
 
     def _graph(self, graph: GraphProto, typed: GraphProto, outer: Scope) -> None:
         scope = Scope(outer=outer, version=self.version)
@@ -628,7 +646,7 @@ class Engine:
                 graph.input.add(name=name).type.CopyFrom(kind)
         model = ModelProto(ir_version=onnx.IR_VERSION, graph=graph)
         model.opset_import.extend(function.opset_import)
-        typed = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        typed = inferred(model).graph
         inside = Scope(outer=scope, version=version)
         inside.learn(typed)
         return inside, list(typed.node)
@@ -792,6 +810,20 @@ def _all_names(model: ModelProto) -> set[str]:
         for node in graph.node:
             names.update((node.name, *node.input, *node.output))
     return names
+
+
+def _is_open(value: ValueInfoProto) -> bool:
+    """Does an input leave a size open?"""
+    kind = value.type.tensor_type
+    return not kind.HasField("shape") or any(
+        not dim.HasField("dim_value") for dim in kind.shape.dim
+    )
+
+
+def _copied(value: ValueInfoProto) -> ValueInfoProto:
+    copy = ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy
 
 
 def _copy(attribute: AttributeProto) -> AttributeProto:

@@ -28,7 +28,7 @@ _HALF = 100
 """How much more is allowed in 16-bit floats, whose last place is 1e-3 to 8e-3."""
 
 _SIZES = (64, 32, 224, 640, 16, 8, 4, 2, 1)
-"""Tried in this order for sizes that the model leaves open; the first dimension is 1."""
+"""Tried in this order for sizes that the model leaves open; the first dimension is 1 and 2."""
 
 _ROOT = Path("/").resolve().anchor
 """Folder that onnxruntime takes external data from: ``Network.extent`` has checked each file."""
@@ -106,8 +106,8 @@ def _reference(
             f"not verified: onnxruntime can't run the original: {_line(error)}"
         ) from None
     first_error: Exception | None = None
-    for sizes, high in itertools.product(_SIZES, (8, 2, 1)):
-        feeds = list(_feeds(session, sizes, high, seed))
+    for size, high, batches in itertools.product(_SIZES, (8, 2, 1), ((1, 2), (1, 1))):
+        feeds = list(_feeds(session, size, high, batches, seed))
         try:
             return [session.run(names, feed) for feed in feeds], feeds
         except Exception as error:
@@ -164,22 +164,33 @@ def _open(model: str | bytes, folder: str | None = None) -> onnxruntime.Inferenc
 
 
 def _feeds(
-    session: onnxruntime.InferenceSession, size: int, high: int, seed: int
+    session: onnxruntime.InferenceSession,
+    size: int,
+    high: int,
+    batches: tuple[int, int],
+    seed: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Two sets of inputs: floats in [0, 1) as pictures have, and normally distributed ones."""
-    for run in range(2):
+    """Two sets of inputs: floats in [0, 1) as pictures have, and normally distributed ones.
+
+    An open first dimension differs between the two, so that a size that was fixed by mistake
+    shows.
+    """
+    for run, batch in enumerate(batches):
         random = np.random.default_rng((seed, run))
         feed = {}
+        sizes: dict[str, int] = {}
         for value in session.get_inputs():
-            shape = [_size(dim, place, size) for place, dim in enumerate(value.shape)]
+            shape = [_size(dim, size if place else batch, sizes)
+                     for place, dim in enumerate(value.shape)]
             feed[value.name] = _values(value.type, shape, random, run, high)
         yield feed
 
 
-def _size(dim: object, place: int, size: int) -> int:
+def _size(dim: object, number: int, sizes: dict[str, int]) -> int:
+    """A dimension's size; open ones of one name are the same everywhere."""
     if isinstance(dim, int) and dim > 0:
         return dim
-    return 1 if place == 0 else size
+    return sizes.setdefault(dim, number) if isinstance(dim, str) else number
 
 
 def _values(
