@@ -314,7 +314,8 @@ help:
 # The project itself
 
 .PHONY: test test-fast test-full lint lock clean distclean
-PYTEST = '$(VENV)/bin/python' -m pytest
+# A file at a time, so that what its tests share is made once.
+PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
 
 test-fast: $(DEV)
 	@$(PYTEST) -m 'not slow and not toolchain and not full'

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from conftest import ROOT
 from onnx import TensorProto, helper
+
 from tpumake.detection_head import find_branches, interleaved
 
 WANTED = [f"/model.23/cv{b}.{i}/cv{b}.{i}.2/Conv_output_0" for i in range(3) for b in (2, 3)]

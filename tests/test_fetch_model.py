@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fetch_model
 import pytest
 from click.testing import CliRunner
+
+import fetch_model
 from tpumake.cli import BadInput
 
 NETWORK = bytes(range(256)) * 4096
 
 
 class Server(ThreadingHTTPServer):
-    """Serves NETWORK. ``broken_at``: where the next answer breaks off; ``ranges``: those asked for."""
+    """Serves NETWORK; ``broken_at``: where the next answer ends; ``ranges``: what was asked for."""
 
     broken_at: int | None = None
     ranges: list[str | None]
