@@ -19,6 +19,13 @@ from tpumake.downgrade import CannotExpress, downgrade
 
 pytestmark = pytest.mark.slow
 
+OLD = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 26)
+"""onnxruntime 1.23 is the last for Python 3.10. It ends at opset 23, and of what it has, it gets
+some wrong: padding of AveragePool that counts, rows of Attention that are masked as a whole,
+float16 scales."""
+
+OLD_WRONG = {"Attention", "AveragePool", "DeformConv", "QuantizeLinear"}
+
 RNG = np.random.default_rng(5)
 F32, I64 = np.float32, np.int64
 
@@ -117,6 +124,8 @@ def check(
     rtol=1e-4, atol=1e-5, result_reference=None, **attrs,
 ):
     """Compare in every variant; those in ``static_only`` may be refused, and then must be."""
+    if OLD and not reference and (opset > 23 or op in OLD_WRONG):
+        pytest.skip("needs a newer onnxruntime to compare with")
     if constants is None:
         constants = tuple(range(1, len(arrays)))
     result_reference = reference if result_reference is None else result_reference
@@ -269,27 +278,52 @@ POOLS = [
      "strides": [2, 3]},
     {"kernel_shape": [2, 2], "dilations": [3, 3], "auto_pad": "VALID"},
     {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "pads": [1, 1, 1, 1]},
     {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1, "pads": [0, 0, 1, 1]},
+    {"kernel_shape": [2, 4], "strides": [3, 3], "ceil_mode": 1, "pads": [0, 0, 1, 1]},
 ]
+"""Rounding up with windows inside, in the padding, and one of each."""
+
+OPEN = ("dynamic-inputs", "dynamic-weights")
+
+
+def pool_refusals(attrs, lp=False):
+    """The variants in which sizes have to be known."""
+    ceil, dilated = "ceil_mode" in attrs, "dilations" in attrs
+    in_padding = ceil and attrs["strides"] == [3, 3]
+    return OPEN if dilated or in_padding or (lp and ceil) else ()
 
 
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize("attrs", POOLS, ids=str)
-def test_average_pool(tmp_path, attrs, include):
-    check(tmp_path, "AveragePool", [normal(2, 3, 11, 10)], 22, count_include_pad=include,
-          static_only=("dynamic-inputs", "dynamic-weights"), **attrs)
+@pytest.mark.parametrize("size", [(11, 10), (12, 12)])
+def test_average_pool(tmp_path, attrs, include, size):
+    check(tmp_path, "AveragePool", [normal(2, 3, *size)], 22, count_include_pad=include,
+          static_only=pool_refusals(attrs), **attrs)
+
+
+def test_average_pool_rounding_up_is_padding(tmp_path):
+    """PyTorch's rule: what rounding up adds never counts, whatever count_include_pad says."""
+    x = np.ones((1, 1, 6, 6), F32)
+    attrs = {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
+    model = node_model("AveragePool", [x], 22, results=[x], **attrs)
+    result = lowered(model, tmp_path)
+    assert "ceil_mode" not in {a.name for a in result.graph.node[0].attribute}
+    np.testing.assert_array_equal(run(result, {"i0": x})[0], np.ones((1, 1, 3, 3)))
 
 
 @pytest.mark.parametrize("attrs", POOLS, ids=str)
-def test_max_pool(tmp_path, attrs):
-    check(tmp_path, "MaxPool", [normal(2, 3, 11, 10)], 22, **attrs)
+@pytest.mark.parametrize("size", [(11, 10), (12, 12)])
+def test_max_pool(tmp_path, attrs, size):
+    refusals = pool_refusals(attrs) if 3 in attrs.get("strides", []) else ()
+    check(tmp_path, "MaxPool", [normal(2, 3, *size)], 22, static_only=refusals, **attrs)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("attrs", POOLS, ids=str)
 def test_lp_pool(tmp_path, attrs, order):
     check(tmp_path, "LpPool", [normal(2, 3, 11, 10)], 22, p=order,
-          static_only=("dynamic-inputs", "dynamic-weights"), **attrs)
+          static_only=pool_refusals(attrs, lp=True), **attrs)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",

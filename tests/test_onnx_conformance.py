@@ -21,10 +21,13 @@ from tpumake.downgrade import CannotExpress, downgrade
 
 pytestmark = pytest.mark.slow
 
-POPULATION = 795
+OLD = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 26)
+"""onnxruntime 1.23, the last for Python 3.10, ends at opset 23 and runs fewer of the tests."""
+
+POPULATION = 650 if OLD else 800
 """Fewer tests than this can't be the standard's; onnx 1.23 with onnxruntime 1.31 has 809."""
 
-SAME = 787
+SAME = 642 if OLD else 787
 """How many are known to stay the same. Only ever raise it."""
 
 REFUSED = {"StringSplit", "StringConcat", "RegexFullMatch", "BitCast", "Equal"}

@@ -10,9 +10,18 @@ from tpumake.downgrade.core import Call, adapter
 
 @adapter("MaxPool", known=22)
 def max_pool(call: Call) -> list[str]:
-    """Opset 22 added bfloat16 and says that windows starting in the end padding don't count."""
+    """Opset 22 added bfloat16 and says that windows starting in the end padding don't count.
+
+    Where that rule bites, the padding is lengthened or the rounding left out, so that no reader
+    of the older text can come to another number of windows.
+    """
     _no_bfloat16(call)
-    return call.same(*call.inputs, ceil_mode=_ceil_mode(call))
+    if not call.attr("ceil_mode") or _is_automatic(call):
+        return call.same(*call.inputs)
+    extra = _windows_beyond(call)
+    if extra is None or all(more for more, rounded in extra if rounded):
+        return call.same(*call.inputs)
+    return call.same(*call.inputs, ceil_mode=None, pads=_longer(call, extra))
 
 
 @adapter("AveragePool", known=22)
@@ -20,18 +29,42 @@ def average_pool(call: Call) -> str | list[str]:
     """Opset 19 added ``dilations``; 22 added bfloat16 and the rule on windows in the padding.
 
     A dilated window is a depthwise convolution whose filters are ones, divided by how many of
-    the window's elements count.
+    the window's elements count. Rounding up is written as padding that doesn't count: runtimes
+    read the older text in several ways there, and tpu_mlir 1.7 overlooks ``ceil_mode``.
     """
     _no_bfloat16(call)
-    if not _is_dilated(call):
-        return call.same(*call.inputs, drop=["dilations"], ceil_mode=_ceil_mode(call))
+    if _is_dilated(call):
+        return _dilated_average(call)
+    if not call.attr("ceil_mode") or _is_automatic(call):
+        return call.same(*call.inputs, drop=["dilations"])
+    extra = _windows_beyond(call)
+    count = len(call.attr("kernel_shape"))
+    pads = call.attr("pads", [0] * 2 * count)
+    changed: dict[str, object] = {"ceil_mode": 1 if extra is None else None}
+    data = call.inputs[0]
+    if call.attr("count_include_pad") and any(pads) and (
+        extra is None or any(more for more, _ in extra)
+    ):
+        # The node's own padding counts, what rounding up adds doesn't.
+        ends = [0, 0, *pads[:count], 0, 0, *pads[count:]]
+        data = call.op("Pad", data, call.ints(*ends))
+        pads = [0] * 2 * count
+        changed["count_include_pad"] = None
+    elif not any(pads):
+        changed["count_include_pad"] = None
+    changed["pads"] = pads if extra is None else _lengthened(pads, extra)
+    return call.same(data, drop=["dilations"], **changed)
+
+
+def _dilated_average(call: Call) -> str:
     kernel = call.attr("kernel_shape")
-    if _ceil_mode(call) or call.attr("auto_pad") not in ("NOTSET", "VALID"):
-        return _dilated_sums(call, lambda x: x, mean=True)
     pads = call.attr("pads", [0] * 2 * len(kernel))
+    if call.attr("ceil_mode") or call.attr("auto_pad").startswith("SAME"):
+        return _dilated_sums(call, lambda x: x, mean=True)
+    if call.attr("auto_pad") == "VALID":
+        pads = [0] * 2 * len(kernel)
     if not any(pads) or call.attr("count_include_pad"):
-        total = _depthwise(call, call.inputs[0], 1 / np.prod(kernel), pads)
-        return total
+        return _depthwise(call, call.inputs[0], 1 / np.prod(kernel), pads)
     return _dilated_sums(call, lambda x: x, mean=True)
 
 
@@ -72,26 +105,45 @@ def _geometry(call: Call) -> list[tuple[int | None, int, int, int, int, int]]:
     return list(zip(sizes, kernel, strides, dilations, pads[:count], pads[count:], strict=True))
 
 
-def _ceil_mode(call: Call) -> int | None:
-    """``ceil_mode`` for opset 17 without the windows that start in the end padding.
+def _is_automatic(call: Call) -> bool:
+    return call.attr("auto_pad") != "NOTSET"
 
-    Rounding up makes at most one more window than rounding down. Where it would start beyond the
-    input, rounding down is what the newer text says. All dimensions must agree.
+
+def _windows_beyond(call: Call) -> list[tuple[int, bool]] | None:
+    """For each dimension what rounding up adds: elements beyond the end, and whether it rounds.
+
+    Rounding up makes at most one window more than rounding down, and it counts only if it starts
+    before the end padding. None where sizes are open and the window always counts if there is
+    one; whether it does is a matter of the size modulo the stride.
     """
-    if not call.attr("ceil_mode"):
-        return None
-    starts_inside = []
-    for size, kernel, stride, dilation, before, after in _geometry(call):
+    extra = []
+    geometry = _geometry(call)
+    for size, kernel, stride, dilation, before, after in geometry:
+        reach = dilation * (kernel - 1) + 1
         if size is None:
-            return 1  # Not decidable here; the rule was always what implementations did.
-        free = size + before + after - (dilation * (kernel - 1) + 1)
-        if free % stride:
-            starts_inside.append((free // stride + 1) * stride < size + before)
-    if not starts_inside or all(starts_inside):
-        return 1 if starts_inside else 0
-    if not any(starts_inside):
-        return 0
-    return 1
+            # With a remainder r, the window starts reach − after + r − stride before that end.
+            if stride > 1 and reach - after + 1 - stride <= 0:
+                call.refuse("ceil_mode with sizes that are only known at run time")
+            continue
+        left = (size + before + after - reach) % stride
+        start = size + before + after - reach - left + stride
+        extra.append((stride - left if left and start < size + before else 0, left > 0))
+    if len(extra) < len(geometry):
+        sure = all(more for more, rounded in extra if rounded)
+        return None if sure else call.refuse("ceil_mode with a size known only at run time")
+    return extra
+
+
+def _longer(call: Call, extra: list[tuple[int, bool]]) -> list[int]:
+    count = len(call.attr("kernel_shape"))
+    return _lengthened(call.attr("pads", [0] * 2 * count), extra)
+
+
+def _lengthened(pads: list[int], extra: list[tuple[int, bool]]) -> list[int]:
+    """The pads with what rounding up adds at the ends."""
+    count = len(extra)
+    ends = [pad + more for pad, (more, _) in zip(pads[count:], extra, strict=True)]
+    return [*pads[:count], *ends]
 
 
 def _dilated_sums(call: Call, prepare: object, *, mean: bool) -> str:
