@@ -165,7 +165,9 @@ def cum_prod(call: Call) -> str:
     far = call.ints(np.iinfo(np.int64).max)
 
     def extent(start: str, end: str) -> str:
-        return call.op("ReduceProd", call.op("Slice", shape, start, end), keepdims=1)
+        # With a 1, as old runtimes don't know the product of nothing.
+        sizes = call.op("Concat", call.op("Slice", shape, start, end), call.ints(1), axis=0)
+        return call.op("ReduceProd", sizes, keepdims=1)
 
     middle = call.op("Gather", shape, axis)
     folded = call.op("Concat", extent(call.ints(0), axis), middle, extent(after, far), axis=0)
@@ -174,12 +176,15 @@ def cum_prod(call: Call) -> str:
     start = call.op("Expand", call.const(1, elem), outer)
     state, item = call.fresh("state"), call.fresh("item")
 
+    sizes = ("before", "after")
+
     def step(c: Call) -> list:
         product = c.op("Mul", state, item)
         out = c.op("Identity", state if exclusive else product)
-        return [(product, elem, None), (out, elem, None)]
+        return [(product, elem, sizes), (out, elem, sizes)]
 
-    body = call.body(step, [helper.make_tensor_value_info(n, elem, None) for n in (state, item)])
+    inputs = [helper.make_tensor_value_info(name, elem, sizes) for name in (state, item)]
+    body = call.body(step, inputs)
     way = [1 if reverse else 0]
     scanned = call.ops(
         "Scan",
