@@ -65,17 +65,22 @@ def node_model(
     if results is None:
         kinds = [helper.make_empty_tensor_value_info(name) for name in ends]
     else:
-        shapes = [[f"{name}_{k}" for k in range(r.ndim)]
-                  for name, r in zip(ends, results, strict=True)]
-        kinds = [helper.make_tensor_value_info(name, elem(r), shape)
-                 for name, r, shape in zip(ends, results, shapes, strict=True)]
+        shapes = [
+            [f"{name}_{k}" for k in range(r.ndim)] for name, r in zip(ends, results, strict=True)
+        ]
+        kinds = [
+            helper.make_tensor_value_info(name, elem(r), shape)
+            for name, r, shape in zip(ends, results, shapes, strict=True)
+        ]
     node = helper.make_node(op, names, ends, name="it", **attrs)
     if nested:
         inner = [f"b{k}" for k in range(outputs)]
         bodies = []
         for name in ("then_branch", "else_branch"):
-            values = [helper.make_tensor_value_info(n, elem(r), None)
-                      for n, r in zip(inner, results, strict=True)]
+            values = [
+                helper.make_tensor_value_info(n, elem(r), None)
+                for n, r in zip(inner, results, strict=True)
+            ]
             inside = helper.make_node(op, names, inner, name="it", **attrs)
             bodies.append(helper.make_graph([inside], name, [], values))
         node = helper.make_node("If", ["go"], ends, then_branch=bodies[0], else_branch=bodies[1])
@@ -120,8 +125,18 @@ def assert_same(found, wanted, rtol, atol):
 
 
 def check(
-    tmp_path, op, arrays, opset, constants=None, static_only=(), reference=False, outputs=1,
-    rtol=1e-4, atol=1e-5, result_reference=None, **attrs,
+    tmp_path,
+    op,
+    arrays,
+    opset,
+    constants=None,
+    static_only=(),
+    reference=False,
+    outputs=1,
+    rtol=1e-4,
+    atol=1e-5,
+    result_reference=None,
+    **attrs,
 ):
     """Compare in every variant; those in ``static_only`` may be refused, and then must be."""
     if OLD and not reference and (opset > 23 or op in OLD_WRONG):
@@ -147,8 +162,15 @@ def check(
 
 
 REDUCTIONS = [
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSumSquare",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSumSquare",
 ]
 
 
@@ -166,8 +188,16 @@ def test_reductions_of_nothing_in_particular(tmp_path, op):
     """noop_with_empty_axes: onnxruntime leaves the element-wise part out, the standard doesn't."""
     data = np.abs(normal(2, 3)) + 0.5
     for arrays in ([data], [data, ints()]):
-        check(tmp_path, op, arrays, 18, noop_with_empty_axes=1, reference=True,
-              result_reference=False, keepdims=0)
+        check(
+            tmp_path,
+            op,
+            arrays,
+            18,
+            noop_with_empty_axes=1,
+            reference=True,
+            result_reference=False,
+            keepdims=0,
+        )
 
 
 def test_reduced_bools(tmp_path):
@@ -222,8 +252,9 @@ RESIZES = [
 def test_resize_written_out(tmp_path, attrs, how):
     data = normal(1, 2, 9, 8)
     for sizes, scales in ((ints(4, 5), (0.45, 0.7)), (ints(13, 8), (1.5, 1.0))):
-        given = [data, None, np.array(scales, F32)] if how == "scales" else \
-            [data, None, None, sizes]
+        given = (
+            [data, None, np.array(scales, F32)] if how == "scales" else [data, None, None, sizes]
+        )
         check(tmp_path, "Resize", given, 19, axes=[2, 3], **attrs)
 
 
@@ -231,17 +262,38 @@ def test_resize_written_out(tmp_path, attrs, how):
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_resize_keeps_aspect_ratio(tmp_path, policy, mode):
     for sizes in ((7, 12), (3, 2), (11, 4)):
-        check(tmp_path, "Resize", [normal(1, 1, 4, 6), None, None, ints(*sizes)], 18,
-              axes=[2, 3], keep_aspect_ratio_policy=policy, mode=mode)
+        check(
+            tmp_path,
+            "Resize",
+            [normal(1, 1, 4, 6), None, None, ints(*sizes)],
+            18,
+            axes=[2, 3],
+            keep_aspect_ratio_policy=policy,
+            mode=mode,
+        )
 
 
 @pytest.mark.parametrize("nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
 def test_resize_nearest(tmp_path, nearest):
     attrs = {"mode": "nearest", "nearest_mode": nearest}
-    check(tmp_path, "Resize", [normal(1, 1, 4, 6), None, np.array([1.7, 0.6], F32)], 19,
-          axes=[3, 2], coordinate_transformation_mode="asymmetric", **attrs)
-    check(tmp_path, "Resize", [normal(1, 1, 4, 6), None, None, ints(9, 9)], 19, axes=[2, 3],
-          keep_aspect_ratio_policy="not_larger", **attrs)
+    check(
+        tmp_path,
+        "Resize",
+        [normal(1, 1, 4, 6), None, np.array([1.7, 0.6], F32)],
+        19,
+        axes=[3, 2],
+        coordinate_transformation_mode="asymmetric",
+        **attrs,
+    )
+    check(
+        tmp_path,
+        "Resize",
+        [normal(1, 1, 4, 6), None, None, ints(9, 9)],
+        19,
+        axes=[2, 3],
+        keep_aspect_ratio_policy="not_larger",
+        **attrs,
+    )
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
@@ -264,18 +316,32 @@ def test_deform_conv(tmp_path, groups, masked):
     bias = normal(4) if masked else None
     offset = normal(2, groups * 12, 5, 6)
     check(
-        tmp_path, "DeformConv",
-        [normal(2, 4, 9, 9), normal(4, 2, 3, 2), offset, bias, mask], 19, (1, 3),
-        static_only=("dynamic-weights", "dynamic-inputs"), kernel_shape=[3, 2], group=2,
-        offset_group=groups, strides=[2, 1], pads=[1, 0, 1, 1], dilations=[1, 4],
-        rtol=1e-3, atol=1e-4,
+        tmp_path,
+        "DeformConv",
+        [normal(2, 4, 9, 9), normal(4, 2, 3, 2), offset, bias, mask],
+        19,
+        (1, 3),
+        static_only=("dynamic-weights", "dynamic-inputs"),
+        kernel_shape=[3, 2],
+        group=2,
+        offset_group=groups,
+        strides=[2, 1],
+        pads=[1, 0, 1, 1],
+        dilations=[1, 4],
+        rtol=1e-3,
+        atol=1e-4,
     )
 
 
 POOLS = [
     {"kernel_shape": [3, 3], "strides": [2, 2], "dilations": [2, 2], "pads": [1, 1, 1, 1]},
-    {"kernel_shape": [3, 2], "dilations": [2, 1], "pads": [1, 0, 2, 1], "ceil_mode": 1,
-     "strides": [2, 3]},
+    {
+        "kernel_shape": [3, 2],
+        "dilations": [2, 1],
+        "pads": [1, 0, 2, 1],
+        "ceil_mode": 1,
+        "strides": [2, 3],
+    },
     {"kernel_shape": [2, 2], "dilations": [3, 3], "auto_pad": "VALID"},
     {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
     {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "pads": [1, 1, 1, 1]},
@@ -298,8 +364,15 @@ def pool_refusals(attrs, lp=False):
 @pytest.mark.parametrize("attrs", POOLS, ids=str)
 @pytest.mark.parametrize("size", [(11, 10), (12, 12)])
 def test_average_pool(tmp_path, attrs, include, size):
-    check(tmp_path, "AveragePool", [normal(2, 3, *size)], 22, count_include_pad=include,
-          static_only=pool_refusals(attrs), **attrs)
+    check(
+        tmp_path,
+        "AveragePool",
+        [normal(2, 3, *size)],
+        22,
+        count_include_pad=include,
+        static_only=pool_refusals(attrs),
+        **attrs,
+    )
 
 
 def test_average_pool_rounding_up_is_padding(tmp_path):
@@ -322,12 +395,20 @@ def test_max_pool(tmp_path, attrs, size):
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("attrs", POOLS, ids=str)
 def test_lp_pool(tmp_path, attrs, order):
-    check(tmp_path, "LpPool", [normal(2, 3, 11, 10)], 22, p=order,
-          static_only=pool_refusals(attrs, lp=True), **attrs)
+    check(
+        tmp_path,
+        "LpPool",
+        [normal(2, 3, 11, 10)],
+        22,
+        p=order,
+        static_only=pool_refusals(attrs, lp=True),
+        **attrs,
+    )
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
-                                   "uint64"])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+)
 def test_bitwise(tmp_path, dtype):
     info = np.iinfo(dtype)
     a = RNG.integers(info.min, info.max, (3, 4), dtype, endpoint=True)
@@ -358,15 +439,29 @@ def test_group_norm(tmp_path, dtype):
     tolerance = {} if dtype == F32 else {"rtol": 5e-3, "atol": 5e-3}
     x = normal(2, 6, 5, 4, dtype=dtype)
     scale, bias = normal(6, dtype=dtype), normal(6, dtype=dtype)
-    check(tmp_path, "GroupNormalization", [x, scale, bias], 21, num_groups=3, epsilon=1e-2,
-          **tolerance)
+    check(
+        tmp_path,
+        "GroupNormalization",
+        [x, scale, bias],
+        21,
+        num_groups=3,
+        epsilon=1e-2,
+        **tolerance,
+    )
 
 
 def test_group_norm_with_a_scale_for_each_group(tmp_path):
     """Only opsets 18 to 20 have it so; the standard withdrew it."""
     arrays = [normal(2, 6, 5, 4), normal(3), normal(3)]
-    check(tmp_path, "GroupNormalization", arrays, 18, num_groups=3, reference=True,
-          result_reference=False)
+    check(
+        tmp_path,
+        "GroupNormalization",
+        arrays,
+        18,
+        num_groups=3,
+        reference=True,
+        result_reference=False,
+    )
 
 
 @pytest.mark.parametrize("axis", [-1, -2, 1, 2])
@@ -408,28 +503,54 @@ def test_scatter(tmp_path, mode):
     indices = RNG.integers(-4, 4, (6, 3))
     check(tmp_path, "ScatterElements", [data, indices, normal(6, 3)], 18, axis=0, reduction=mode)
     indices = RNG.integers(0, 4, (3, 3, 1))
-    unknown = ("dynamic-inputs", ) if mode in ("max", "min") else ()
-    check(tmp_path, "ScatterND", [data, indices, normal(3, 3, 5)], 18, static_only=unknown,
-          reduction=mode)
+    unknown = ("dynamic-inputs",) if mode in ("max", "min") else ()
+    check(
+        tmp_path,
+        "ScatterND",
+        [data, indices, normal(3, 3, 5)],
+        18,
+        static_only=unknown,
+        reduction=mode,
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("exclusive,reverse", [(0, 0), (1, 0), (0, 1), (1, 1)])
 def test_cum_prod(tmp_path, axis, exclusive, reverse):
-    check(tmp_path, "CumProd", [normal(2, 4, 3), np.array(axis, I64)], 26,
-          exclusive=exclusive, reverse=reverse)
+    check(
+        tmp_path,
+        "CumProd",
+        [normal(2, 4, 3), np.array(axis, I64)],
+        26,
+        exclusive=exclusive,
+        reverse=reverse,
+    )
 
 
 @pytest.mark.parametrize("mode", ["linear", "circular"])
 def test_tensor_scatter(tmp_path, mode):
-    check(tmp_path, "TensorScatter", [normal(2, 3, 6, 4), normal(2, 3, 2, 4), ints(1, 4)], 24,
-          mode=mode, axis=-2)
+    check(
+        tmp_path,
+        "TensorScatter",
+        [normal(2, 3, 6, 4), normal(2, 3, 2, 4), ints(1, 4)],
+        24,
+        mode=mode,
+        axis=-2,
+    )
 
 
 def test_col2im(tmp_path):
     columns = normal(2, 3 * 4, 16)
-    check(tmp_path, "Col2Im", [columns, ints(7, 9), ints(2, 2)], 18, strides=[2, 2],
-          static_only=("dynamic-inputs",), dilations=[1, 2], pads=[0, 1, 1, 0])
+    check(
+        tmp_path,
+        "Col2Im",
+        [columns, ints(7, 9), ints(2, 2)],
+        18,
+        strides=[2, 2],
+        static_only=("dynamic-inputs",),
+        dilations=[1, 2],
+        pads=[0, 1, 1, 0],
+    )
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "int8", "uint8"])
@@ -480,19 +601,48 @@ def test_bfloat16_through_float32(tmp_path, op):
 
 def test_small_things(tmp_path):
     check(tmp_path, "IsInf", [np.array([1, np.inf, -np.inf, np.nan], np.float16)], 20)
-    check(tmp_path, "Range", [np.array(v, np.float16) for v in (1, 9, 2)], 27, reference=True,
-          result_reference=False)
-    check(tmp_path, "SpaceToDepth", [normal(2, 3, 4, 6)], 28, reference=True,
-          result_reference=False, mode="CRD", blocksize=2,
-          static_only=("dynamic-inputs", "dynamic-weights"))
-    check(tmp_path, "DFT", [normal(2, 8, 1), None, np.array(-2, I64)], 20, constants=(2,),
-          static_only=("static-inputs", "dynamic-inputs"), reference=True, result_reference=False)
+    check(
+        tmp_path,
+        "Range",
+        [np.array(v, np.float16) for v in (1, 9, 2)],
+        27,
+        reference=True,
+        result_reference=False,
+    )
+    check(
+        tmp_path,
+        "SpaceToDepth",
+        [normal(2, 3, 4, 6)],
+        28,
+        reference=True,
+        result_reference=False,
+        mode="CRD",
+        blocksize=2,
+        static_only=("dynamic-inputs", "dynamic-weights"),
+    )
+    check(
+        tmp_path,
+        "DFT",
+        [normal(2, 8, 1), None, np.array(-2, I64)],
+        20,
+        constants=(2,),
+        static_only=("static-inputs", "dynamic-inputs"),
+        reference=True,
+        result_reference=False,
+    )
     check(tmp_path, "CastLike", [normal(3), normal(1, dtype=np.float16)], 19)
     check(tmp_path, "ConstantOfShape", [ints(2, 3)], 20)
     check(tmp_path, "EyeLike", [normal(3, 4)], 22, k=1)
     check(tmp_path, "Equal", [ints(1, 2), ints(1, 3)], 19)
-    check(tmp_path, "Cast", [normal(3)], 23, to=TensorProto.BFLOAT16, reference=True,
-          result_reference=True)
+    check(
+        tmp_path,
+        "Cast",
+        [normal(3)],
+        23,
+        to=TensorProto.BFLOAT16,
+        reference=True,
+        result_reference=True,
+    )
 
 
 REFUSED = [
@@ -529,8 +679,9 @@ def test_newer_targets_get_the_newer_forms(tmp_path):
 
 def test_older_targets(tmp_path):
     """Below 17 onnx's own converter goes on, and what it can't do is refused."""
-    model = node_model("MaxPool", [normal(1, 2, 6, 6)], 22, results=[normal(1, 2, 5, 5)],
-                       kernel_shape=[2, 2])
+    model = node_model(
+        "MaxPool", [normal(1, 2, 6, 6)], 22, results=[normal(1, 2, 5, 5)], kernel_shape=[2, 2]
+    )
     x = {"i0": normal(1, 2, 6, 6)}
     assert_same(run(lowered(model, tmp_path, 13, 7), x), run(model, x), 0, 0)
     model = node_model("Gelu", [normal(2, 8)], 20, results=[normal(2, 8)])

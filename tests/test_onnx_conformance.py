@@ -65,8 +65,9 @@ def population():
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         cases = collect_testcases(None)
-    return [case for case in cases if onnx_io.opset_of(case.model) > 17
-            and passes(case.model, case)]
+    return [
+        case for case in cases if onnx_io.opset_of(case.model) > 17 and passes(case.model, case)
+    ]
 
 
 def lowered(case, tmp_path):

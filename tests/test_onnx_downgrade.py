@@ -83,7 +83,9 @@ def refused(*args, code=2):
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.object(sys, "argv", ["onnx_downgrade.py", *map(str, args)]),
-        redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end,
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
     ):
         cli.run(program.onnx_downgrade)
     assert end.value.code == code, err.getvalue()
@@ -119,7 +121,10 @@ def test_json(source, tmp_path):
 def test_low_models_pass_unchanged(tmp_path):
     graph = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Identity", ["x"], ["dead"])],
-        "old", [value("x", [2])], [value("y", [2])], [weight("kept", np.ones(2, np.float32))],
+        "old",
+        [value("x", [2])],
+        [value("y", [2])],
+        [weight("kept", np.ones(2, np.float32))],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=9)
     onnx.save(model, tmp_path / "in.onnx")
@@ -176,11 +181,19 @@ def test_what_is_cut_off_needs_no_words(tmp_path):
 def test_cut_into_a_body_of_a_local_function(tmp_path):
     """Functions are inlined; those behind the cut go."""
     square = helper.make_function(
-        "own", "Square", ["v"], ["r"], [helper.make_node("Mul", ["v", "v"], ["r"])],
+        "own",
+        "Square",
+        ["v"],
+        ["r"],
+        [helper.make_node("Mul", ["v", "v"], ["r"])],
         [helper.make_opsetid("", 20)],
     )
     other = helper.make_function(
-        "own", "Odd", ["v"], ["r"], [helper.make_node("StringSplit", ["v"], ["r", "n"])],
+        "own",
+        "Odd",
+        ["v"],
+        ["r"],
+        [helper.make_node("StringSplit", ["v"], ["r", "n"])],
         [helper.make_opsetid("", 20)],
     )
     nodes = [
@@ -259,9 +272,21 @@ def test_tpu_mlir_transforms_them(tmp_path, toolchain, path):
     shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
     np.savez(tmp_path / "in.npz", **{entry.name: RNG.random(shape, np.float32)})
     done = toolchain.run(
-        ["model_transform.py", "--model_name", "net", "--model_def", "net.onnx",
-         "--input_shapes", json.dumps([shape]), "--test_input", "in.npz",
-         "--test_result", "out.npz", "--mlir", "net.mlir"],
+        [
+            "model_transform.py",
+            "--model_name",
+            "net",
+            "--model_def",
+            "net.onnx",
+            "--input_shapes",
+            json.dumps([shape]),
+            "--test_input",
+            "in.npz",
+            "--test_result",
+            "out.npz",
+            "--mlir",
+            "net.mlir",
+        ],
         cwd=tmp_path,
     )
     counts = re.search(r"(\d+) compared.*?(\d+) passed", done.stdout, re.S)
@@ -279,15 +304,21 @@ def test_same_bytes_whatever_the_place_and_the_hash_seed(source, tmp_path):
     for seed, file, target in (("1", source, "a.onnx"), ("2", other / "moved.onnx", "b.onnx")):
         subprocess.run(
             [sys.executable, SCRIPT, file, tmp_path / target, "--outputs", "right,t1"],
-            env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
         )
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_dates_and_stack_traces_go_and_other_metadata_stays(tmp_path):
     model = network(producer_name="maker", producer_version="3")
-    given = {"date": "2024-05-01T10:00:00", "names": "{0: 'cat'}", "built": "2024-05-01 10:00:11",
-             "stride": "32"}
+    given = {
+        "date": "2024-05-01T10:00:00",
+        "names": "{0: 'cat'}",
+        "built": "2024-05-01 10:00:11",
+        "stride": "32",
+    }
     helper.set_model_props(model, given)
     model.doc_string = "File /home/someone/model.py"
     model.graph.node[0].doc_string = "File /home/someone/model.py"
@@ -594,8 +625,10 @@ def test_inner_shapes_that_no_longer_hold_arent_believed(tmp_path):
 
 
 def test_a_size_fixed_by_mistake_is_found(tmp_path, monkeypatch):
-    nodes = [helper.make_node("Gelu", ["x"], ["g"]),
-             helper.make_node("Reshape", ["g", "to"], ["y"])]
+    nodes = [
+        helper.make_node("Gelu", ["x"], ["g"]),
+        helper.make_node("Reshape", ["g", "to"], ["y"]),
+    ]
     stored = [weight("to", np.array([-1, 4]))]
     graph = helper.make_graph(nodes, "g", [value("x", ["n", 4])], [value("y", ["m", 4])], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
@@ -611,8 +644,10 @@ def test_a_size_fixed_by_mistake_is_found(tmp_path, monkeypatch):
 
 
 def test_integers_that_index(tmp_path):
-    nodes = [helper.make_node("Gather", ["table", "i"], ["r"]),
-             helper.make_node("Gelu", ["r"], ["y"])]
+    nodes = [
+        helper.make_node("Gather", ["table", "i"], ["r"]),
+        helper.make_node("Gelu", ["r"], ["y"]),
+    ]
     table = [weight("table", RNG.random((2, 3)).astype(np.float32))]
     inputs = [value("i", [4], TensorProto.INT64)]
     graph = helper.make_graph(nodes, "g", inputs, [value("y", [4, 3])], table)

@@ -407,8 +407,11 @@ class Engine:
             for value in source.graph.output:
                 value.type.tensor_type.ClearField("shape")
         typed = inferred(source)
-        known = {value.name for graph in graphs(typed.graph)
-                 for value in (*graph.value_info, *graph.input)}
+        known = {
+            value.name
+            for graph in graphs(typed.graph)
+            for value in (*graph.value_info, *graph.input)
+        }
         typed.graph.value_info.extend(value for value in said if value.name not in known)
         return typed
 

@@ -42,8 +42,10 @@ def average_pool(call: Call) -> str | list[str]:
     pads = call.attr("pads", [0] * 2 * count)
     changed: dict[str, object] = {"ceil_mode": 1 if extra is None else None}
     data = call.inputs[0]
-    if call.attr("count_include_pad") and any(pads) and (
-        extra is None or any(more for more, _ in extra)
+    if (
+        call.attr("count_include_pad")
+        and any(pads)
+        and (extra is None or any(more for more, _ in extra))
     ):
         # The node's own padding counts, what rounding up adds doesn't.
         ends = [0, 0, *pads[:count], 0, 0, *pads[count:]]

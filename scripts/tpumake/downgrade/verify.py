@@ -180,8 +180,9 @@ def _feeds(
         feed = {}
         sizes: dict[str, int] = {}
         for value in session.get_inputs():
-            shape = [_size(dim, size if place else batch, sizes)
-                     for place, dim in enumerate(value.shape)]
+            shape = [
+                _size(dim, size if place else batch, sizes) for place, dim in enumerate(value.shape)
+            ]
             feed[value.name] = _values(value.type, shape, random, run, high)
         yield feed
 
