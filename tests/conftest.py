@@ -85,3 +85,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     built = copy_project(tmp_path_factory.mktemp("built") / "check out")
     built.make("tiny_int8")
     return built
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured: `record_property("figure", …)`, whichever process ran them."""
+    figures = sorted(
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, text in getattr(report, "user_properties", [])
+        if name == "figure" and report.when == "call"
+    )
+    if figures:
+        terminalreporter.section("measured")
+    for figure in figures:
+        terminalreporter.write_line(figure)

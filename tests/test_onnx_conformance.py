@@ -98,15 +98,15 @@ def outcome(case, tmp_path: Path):
     return "same", ""
 
 
-def test_node_tests_of_the_standard(population, tmp_path, capsys):
+def test_node_tests_of_the_standard(population, tmp_path, record_property):
     assert len(population) >= POPULATION
     results = [outcome(case, tmp_path) for case in population]
     counts = Counter(kind for kind, _ in results)
-    with capsys.disabled():
-        print(
-            f"\n{len(population)} node tests above opset 17, taken to 17: "
-            f"{counts['same']} same, {counts['refused']} refused, {counts['wrong']} wrong"
-        )
+    record_property(
+        "figure",
+        f"{len(population)} node tests above opset 17, taken to 17: "
+        f"{counts['same']} same, {counts['refused']} refused, {counts['wrong']} wrong",
+    )
     assert not [text for kind, text in results if kind == "wrong"]
     refused = {text.split()[2] for kind, text in results if kind == "refused"}
     assert refused <= REFUSED
