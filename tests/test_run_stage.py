@@ -158,6 +158,7 @@ def test_a_file_in_the_build_folders_place_is_one_line(runner: Runner) -> None:
          "229 of 230 tensors agree"),
         ("$ c\n", -11, [], "ended by signal 11"),
         ("$ c\n", 134, [], "ended by signal 6"),
+        ("$ c\nOMP: System error #13\n", 134, [], "ended by signal 6: OMP: System error #13"),
         ("$ c\nlast words\n", 3, [], "last words"),
         ("$ c\ngood\n", 0, ["x.mlir"], "made no x.mlir"),
         ("$ c\nfirst\nUNREACHABLE executed at a.cpp:3!\nPLEASE submit a bug report\n", 134, [],

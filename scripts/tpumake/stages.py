@@ -179,7 +179,8 @@ def explain(log: str, code: int, missing: list[str]) -> str:
     if telling:
         return _bare(telling[-1] if _OWN_HELPER.match(telling[-1]) else telling[0])
     if code < 0 or code > 128:
-        return f"the tool was ended by signal {-code if code < 0 else code - 128}"
+        ended = f"the tool was ended by signal {-code if code < 0 else code - 128}"
+        return f"{ended}: {lines[-1]}" if len(lines) > 1 else ended
     if code:
         return _bare(lines[-1]) if len(lines) > 1 else f"exit code {code}"
     return f"the tool ended well but made no {missing[0]}"
