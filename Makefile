@@ -25,6 +25,8 @@ BUILD ?= build
 VALIDATE ?= 1
 # V: 1 shows the tools' whole output.
 V ?= 0
+# WHY: 1 says for each stage that Make looks into why it runs, or that it doesn't.
+WHY ?= 0
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
 # PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
@@ -35,7 +37,7 @@ PYTHON310 ?=
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
 
-KNOBS := CHIP BUILD VALIDATE V TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
+KNOBS := CHIP BUILD VALIDATE V WHY TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
@@ -79,7 +81,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V PYTHON310
+export V WHY PYTHON310
 
 empty :=
 space := $(empty) $(empty)
@@ -160,13 +162,21 @@ v = $(lastword $(subst _, ,$*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 stage = @'$(VENV)/bin/python' scripts/run_stage.py --build '$(BUILD)' --model $1 --stage
 # Our own helpers are started at the top, and write into {work}, the private folder.
-helper = --top -- '$(VENV)/bin/python' scripts/$1
-tool   = -- '$(TOOLCHAIN_HERE)/run' $1
+helper = $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
+tool   = $(call code,$(CODE_tpu_mlir)) -- '$(TOOLCHAIN_HERE)/run' $1
+# What does a stage's work is part of its key, by content, and a prerequisite.
+code = $(foreach each,$1,--code $(each))
+library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
+CODE_normalize_dataset := scripts/normalize_dataset.py $(call library,datasets pictures samples)
+CODE_onnx_downgrade := scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
+	$(wildcard scripts/tpumake/downgrade/*.py)
+CODE_tpu_mlir := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain_bin/npz_tool.py \
+	scripts/npz_compare.py $(call library,npz npz_compare similarity)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
-# A stage's parameters are a file that it depends on. The file is written only when they differ from
-# what it holds, so changed parameters are newer than what was made with others.
+# A stage's parameters, and which files it takes, are a file that it depends on. That is written only
+# when they differ from what it holds, so changed parameters are newer than what others made.
 parameters = $(strip $(if $(filter datasets,$m),$(call dataset_flags,$(call dataset_user,$(@F:.parameters=))),$(call $(@F:.parameters=)_parameters,$m)))
 $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 	@:$(call write,$@,$(parameters))
@@ -185,46 +195,50 @@ dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(pats
 pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
 dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
 dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
-$(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters scripts/normalize_dataset.py \
+$(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normalize_dataset) \
 		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET)) | $(HELPERS)
 	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' \
-	  $(call helper,normalize_dataset.py) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
+	  --in source=$(call quoted,$(call path,$(call dataset_user,$*),DATASET)) \
+	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
 downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
 downgrade_parameters = $(call path,$1,ONNX) $(downgrade_flags)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call path,$$m,ONNX)) $(BUILD)/$$m/downgrade.parameters \
-		scripts/onnx_downgrade.py | $(BUILD)/$$m/checked
+		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
 	$(call stage,$m) downgrade --log '$(BUILD)/$m/logs/downgrade.log' --out '$@' \
-	  $(call helper,onnx_downgrade.py) $(call quoted,$(call path,$m,ONNX)) '{work}/$(@F)' $(call downgrade_flags,$m)
+	  --in source=$(call quoted,$(call path,$m,ONNX)) \
+	  $(call helper,onnx_downgrade) $(call quoted,$(call path,$m,ONNX)) '{work}/$(@F)' $(call downgrade_flags,$m)
 
 # transform: to tpu_mlir's own form, run beside the ONNX on a test picture. The weights are a file
 # that the tools look for where they are started, under the name that transform gave it.
-transform_parameters = $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
+transform_flags = $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
 	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
 	$(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
+transform_parameters = $(transform_flags) $(call validating,$(test_picture))
 # The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
 test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
 test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1,TEST_INPUT)),$(call calibration_set,$1)))
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz $(BUILD)/%_top_outputs.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) | $(TOOLS)
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_tpu_mlir) | $(TOOLS)
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) \
-	  $(call tool,model_transform.py) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_parameters,$m)
+	  $(call tool,model_transform.py) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
-calibrate_parameters = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
+calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
 	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
+calibrate_parameters = $(calibrate_flags) $(calibration_set)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) | $(TOOLS)
+		$$(call calibration_set,$$m) $(CODE_tpu_mlir) | $(TOOLS)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
-	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_parameters,$m)
+	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
@@ -235,13 +249,13 @@ deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(call validating,MODEL_TOLERANCE $(call get,$1,MODEL_TOLERANCE))
+deploy_parameters = $(deploy_flags) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst int,INT,$(subst bf,BF,$1))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
-		$$(call test_prerequisite,$$m) | $(TOOLS)
+		$$(call test_prerequisite,$$m) $(CODE_tpu_mlir) | $(TOOLS)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \

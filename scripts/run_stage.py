@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run one stage of a build: private folder, log, progress, checks, atomic results.
+"""Run one stage of a build, if it has to: key, private folder, log, progress, checks, results.
 
 Every stage of the Makefile is started here. What a stage's output must look like, and which figure
 of it people see, is in tpumake/stages.py.
@@ -26,6 +26,7 @@ import click
 from tpumake import cli, stages
 from tpumake.display import Display
 from tpumake.folders import put_folder
+from tpumake.keys import Digests, Key, Record, why
 
 SCRIPTS = Path(__file__).resolve().parent
 
@@ -48,6 +49,53 @@ class Job:
     log: Path
     at_top: bool
     environment: dict[str, str]
+    code: list[Path]
+
+    @property
+    def record(self) -> Path:
+        """Where the key of what was made is kept: beside the log."""
+        return self.log.with_suffix(".key")
+
+    def key(self, digests: Digests) -> Key:
+        """What this job's result depends on."""
+        # Where an input lies is not what it is. The first word is the program, whose code counts.
+        names = {str(path): f"<{name}>" for name, path in self.inputs.items()}
+        return Key(
+            stage=self.stage,
+            parameters=[names.get(word, word) for word in self.command[1:]]
+            + [f"{name}={value}" for name, value in sorted(self.environment.items())],
+            inputs={name: digests.of(path) for name, path in self.inputs.items()},
+            code={path.name: str(digests.of(path)) for path in self.code},
+        )
+
+
+def fresh(job: Job, record: Record | None, key: Key, digests: Digests) -> str:
+    """Say why the job has to run; empty if its outputs are what it would make.
+
+    Then they only get a new time, since Make goes by that.
+    """
+    changed = [out.name for out in job.outputs if not _is_made(out, record, digests)]
+    reason = why(record, key, changed)
+    if record and not reason:
+        for out in job.outputs:
+            _date(out)
+            digests.remember(out, record.outputs[out.name])
+    return reason
+
+
+def _is_made(out: Path, record: Record | None, digests: Digests) -> bool:
+    return bool(record) and out.exists() and digests.of(out) == record.outputs.get(out.name)
+
+
+# The moment before anything was read. Results are as new as that, not as the moment they are done:
+# what is changed while a stage runs must count as newer than its result.
+STARTED = time.time_ns()
+
+
+def _date(out: Path) -> None:
+    paths = [out, *out.iterdir()] if out.is_dir() else [out]
+    for path in paths:
+        os.utime(path, ns=(STARTED, STARTED))
 
 
 def run_job(job: Job, display: Display) -> str:
@@ -149,8 +197,7 @@ def _put(result: Path, place: Path) -> None:
         put_folder(result, place)
     else:
         result.replace(place)
-    # Make compares times: a result is as new as the moment it was checked.
-    os.utime(place)
+    _date(place)
 
 
 def _named(pairs: tuple[str, ...]) -> dict[str, Path]:
@@ -162,7 +209,7 @@ def _named(pairs: tuple[str, ...]) -> dict[str, Path]:
         if not source.exists():
             matches = sorted(source.parent.glob(source.name))
             if not matches:
-                raise cli.BadInput(f"{path}: no such file")
+                raise cli.BadInput(f"{path}: there is no such file or folder")
             source = matches[0]
         inputs[name or source.name] = source
     return inputs
@@ -174,11 +221,15 @@ def _named(pairs: tuple[str, ...]) -> dict[str, Path]:
 @click.option("--in", "inputs", multiple=True, metavar="[NAME=]PATH", help="Linked in as NAME.")
 @click.option("--out", "outputs", multiple=True, type=click.Path(path_type=Path))
 @click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="For the command.")
+@click.option("--code", multiple=True, type=click.Path(path_type=Path), help="What does the work.")
 @click.option("--build", required=True, type=click.Path(path_type=Path), help="The build folder.")
 @click.option("--log", required=True, type=click.Path(path_type=Path))
 @click.option("--label", help="Shown in the second column instead of the stage.")
 @click.option(
     "--top", is_flag=True, help="Start at the top of the checkout; {work} is the private folder."
+)
+@click.option(
+    "--why", "explain", envvar="WHY", is_flag=True, help="Say why the stage runs, or not."
 )
 @click.option("-v", "--verbose", envvar="V", is_flag=True, help="Show the tool's whole output.")
 @click.argument("command", nargs=-1, required=True)
@@ -188,10 +239,12 @@ def main(
     inputs: tuple[str, ...],
     outputs: tuple[Path, ...],
     environment: tuple[str, ...],
+    code: tuple[Path, ...],
     build: Path,
     log: Path,
     label: str | None,
     top: bool,
+    explain: bool,
     verbose: bool,
     command: tuple[str, ...],
 ) -> int:
@@ -206,11 +259,23 @@ def main(
         log=log,
         at_top=top,
         environment=dict(pair.split("=", 1) for pair in environment),
+        code=list(code),
     )
     display = Display(model, label or stage, verbose)
     started = time.monotonic()
     try:
-        figure = run_job(job, display)
+        with Digests(build / ".digests") as digests:
+            record, key = Record.load(job.record), job.key(digests)
+            reason = fresh(job, record, key, digests)
+            if explain:
+                display.note(f"runs: {reason}" if reason else "does not run: nothing changed")
+            if not reason:
+                return 0
+            figure = run_job(job, display)
+            outputs = {out.name: digests.of(out) for out in job.outputs}
+            for out in job.outputs:
+                digests.remember(out, outputs[out.name])
+            Record(key, outputs, figure).save(job.record)
     except cli.CheckFailed as error:
         display.failed(str(error), stages.STAGES[stage].advice, log)
         return 1

@@ -66,17 +66,23 @@ def test_nothing_but_results_and_logs_is_left(built: Checkout) -> None:
     found = {str(path.relative_to(build)) for path in build.rglob("*") if path.is_file()}
     found = {name for name in found if "/Calibration" not in name}
     assert found == {
+        ".digests",
+        "datasets/logs/shapes-16.key",
         "datasets/logs/shapes-16.log",
         "datasets/shapes-16.parameters",
         "datasets/shapes-16/manifest.json",
         "tiny/calibrate.parameters",
         "tiny/checked",
         "tiny/cv181x/int8.parameters",
+        "tiny/cv181x/logs/int8.key",
         "tiny/cv181x/logs/int8.log",
         "tiny/cv181x/tiny_int8.cvimodel",
         "tiny/downgrade.parameters",
+        "tiny/logs/calibrate.key",
         "tiny/logs/calibrate.log",
+        "tiny/logs/downgrade.key",
         "tiny/logs/downgrade.log",
+        "tiny/logs/transform.key",
         "tiny/logs/transform.log",
         "tiny/stanza.parameters",
         "tiny/tiny.mlir",

@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 from conftest import ROOT, Checkout, copy_project
 
@@ -72,7 +73,7 @@ def test_a_missing_network_is_named_with_its_variable(project: Checkout) -> None
 def test_a_missing_dataset_is_named_with_its_variable(project: Checkout) -> None:
     done = project.make("tiny_int8", "tiny_DATASET=no/such", check=False)
     assert done.returncode == 2
-    assert "no/such: there is no such folder" in done.stderr
+    assert "no/such: there is no such file or folder" in done.stderr
 
 
 def test_a_model_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
@@ -156,8 +157,9 @@ def test_a_network_whose_path_has_spaces(checkout: Checkout, tmp_path: Path) -> 
     argument = f"tiny_ONNX={folder}/the best.onnx"
     assert "downgrade" in checkout.make(DOWNGRADED, argument).stdout
     assert "downgrade" not in checkout.make(DOWNGRADED, argument).stdout
-    time.sleep(0.01)
-    (folder / "the best.onnx").touch()
+    network = onnx.load(folder / "the best.onnx")
+    network.graph.doc_string = "another"
+    onnx.save(network, folder / "the best.onnx")
     assert "downgrade" in checkout.make(DOWNGRADED, argument).stdout
 
 
@@ -191,8 +193,10 @@ def test_two_models_share_a_dataset_of_the_same_number(checkout: Checkout) -> No
 def test_a_changed_picture_makes_the_dataset_anew(checkout: Checkout) -> None:
     target = "build/datasets/shapes-16/manifest.json"
     checkout.make(target)
-    time.sleep(0.01)
-    (checkout.path / "datasets/shapes/images/0001.jpg").touch()
+    picture = checkout.path / "datasets/shapes/images/0001.jpg"
+    picture.touch()
+    assert "pictures" not in checkout.make(target).stdout
+    picture.write_bytes(picture.read_bytes() + b"\0")
     assert "pictures" in checkout.make(target).stdout
 
 

@@ -106,7 +106,7 @@ def test_inputs_are_linked_under_the_names_asked_for(runner: Runner) -> None:
 def test_a_missing_input_is_named(runner: Runner) -> None:
     done = runner.run("true", "--in", "x=no/such", "--out", "out")
     assert done.returncode == 2
-    assert "no/such: no such file" in done.stderr
+    assert "no/such: there is no such file or folder" in done.stderr
 
 
 def test_a_folder_replaces_the_one_before(runner: Runner) -> None:

@@ -56,6 +56,11 @@ class Display:
         self._draw(f"{'█' * full}{'░' * (BAR - full)}  {done} of {total} {phase}{rest}")
         self.drawn = now
 
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        self._erase()
+        print(f"{self.head} {text}", flush=True)
+
     def tick(self) -> None:
         """Show that a stage that counts nothing is still at work."""
         if self.moving and not self.phase:

@@ -1,0 +1,177 @@
+"""What a stage's result depends on, as a key; and why a stage has to run again.
+
+A key covers the bytes of every input, every parameter that reaches the tool, the locks and scripts
+that do the work, and a format number. It holds no paths and no times: two checkouts with the same
+contents have the same keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tpumake.cli import atomic_write
+
+__all__ = ["Digests", "Key", "Record", "why"]
+
+# Raise it when keys are made otherwise, or results of the same inputs become other bytes.
+FORMAT = 1
+# A file whose time is this near to the moment of reading may have changed within the clock's tick.
+TICK = 50_000_000
+# What the dataset stage notes about its work is not what the calibration reads.
+NOTES = {"manifest.json"}
+
+# A file's SHA-256, or those of a folder's files by name.
+Digest = str | dict[str, str]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What goes into a key, in clear. ``inputs`` and ``code`` are digests by name."""
+
+    stage: str
+    parameters: list[str]
+    inputs: dict[str, Digest]
+    code: dict[str, str]
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all of it, in hex."""
+        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept beside a stage's log: its key, what it made, and the figure that was shown."""
+
+    key: Key
+    outputs: dict[str, Digest]
+    figure: str
+
+    @classmethod
+    def load(cls, path: Path) -> Record | None:
+        """Read a record; None if there is none that this version can read."""
+        try:
+            document = json.loads(path.read_text())
+            return cls(Key(**document["key"]), document["outputs"], document["figure"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def save(self, path: Path) -> None:
+        """Write the record, at once."""
+        with atomic_write(path) as temporary:
+            document = {"digest": self.key.digest, **asdict(self)}
+            temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+class Digests:
+    """SHA-256 of files, remembered by size, time and inode so that nothing is read twice.
+
+    The memory is an SQLite file that many processes share; without it everything is read.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
+        self._memory.execute("pragma synchronous = off")
+        self._memory.execute(
+            "create table if not exists files (path text primary key, stat text, digest text)"
+        )
+
+    def __enter__(self) -> Digests:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memory.close()
+
+    def of(self, path: Path) -> Digest:
+        """The digest of a file, or those of all files below a folder, notes left out."""
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            kept = [file for file in files if file.name not in NOTES]
+            return {file.relative_to(path).as_posix(): self._file(file) for file in kept}
+        return self._file(path)
+
+    def _file(self, path: Path) -> str:
+        stat = path.stat()
+        seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+        name = str(path.absolute())
+        query = "select digest from files where path = ? and stat = ?"
+        with closing(self._memory.execute(query, (name, seen))) as cursor:
+            row = cursor.fetchone()
+        if row:
+            return row[0]
+        now = time.time_ns()
+        with path.open("rb") as file:
+            hasher = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                hasher.update(chunk)
+        digest = hasher.hexdigest()
+        if stat.st_mtime_ns < now - TICK:
+            self.remember(path, digest)
+        return digest
+
+    def remember(self, path: Path, digest: Digest) -> None:
+        """Note what is known of a file, or of a folder's files, without reading them."""
+        if isinstance(digest, dict):
+            for name, one in digest.items():
+                self.remember(path / name, one)
+            return
+        stat = path.stat()
+        seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+        row = (str(path.absolute()), seen, digest)
+        self._memory.execute("insert or replace into files values (?, ?, ?)", row)
+
+
+def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
+    """Say in one line why a stage has to run; empty if it hasn't.
+
+    :param changed_outputs: those that are not there, or not what the stage made
+    """
+    if old is None:
+        return "it has not run yet"
+    if key.digest == old.key.digest:
+        gone = [f"{name} is not what was made" for name in changed_outputs]
+        return ", ".join(gone)
+    reasons = []
+    if key.stage != old.key.stage:
+        reasons.append("another stage was here")
+    if key.format != old.key.format:
+        reasons.append("this version makes keys otherwise")
+    if key.parameters != old.key.parameters:
+        reasons.append(_parameters(old.key.parameters, key.parameters))
+    for before, after in ((old.key.inputs, key.inputs), (old.key.code, key.code)):
+        reasons += [
+            _change(name, before.get(name), after.get(name))
+            for name in sorted(before.keys() | after.keys())
+            if before.get(name) != after.get(name)
+        ]
+    return ", ".join(reasons)
+
+
+def _parameters(before: list[str], after: list[str]) -> str:
+    gone = [word for word in before if word not in after]
+    new = [word for word in after if word not in before]
+    if gone and new:
+        return f"parameters changed: {' '.join(gone)} → {' '.join(new)}"
+    if gone or new:
+        return f"parameters changed: {'without' if gone else 'with'} {' '.join(gone or new)}"
+    return "parameters changed"
+
+
+def _change(name: str, before: Digest | None, after: Digest | None) -> str:
+    if before is None or after is None:
+        return f"{name} is {'new' if before is None else 'gone'}"
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = before.keys() | after.keys()
+        count = sum(before.get(file) != after.get(file) for file in names)
+        return f"{name} changed: {count} file{'s' if count > 1 else ''}"
+    return f"{name} changed"
