@@ -23,6 +23,9 @@ CHIP ?= cv181x
 BUILD ?= build
 # VALIDATE: 0 skips the comparisons with the float network and the run on the emulator.
 VALIDATE ?= 1
+# SOURCE_DATE_EPOCH: the time (seconds since 1970) that results carry: by default that of 1980-01-01,
+# which NumPy's files have anyway.
+SOURCE_DATE_EPOCH ?= 315532800
 # V: 1 shows the tools' whole output.
 V ?= 0
 # WHY: 1 says for each stage that Make looks into why it runs, or that it doesn't.
@@ -37,7 +40,7 @@ PYTHON310 ?=
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
 
-KNOBS := CHIP BUILD VALIDATE V WHY TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
+KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
@@ -163,7 +166,7 @@ v = $(lastword $(subst _, ,$*))
 stage = @'$(VENV)/bin/python' scripts/run_stage.py --build '$(BUILD)' --model $1 --stage
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
-tool   = $(call code,$(CODE_tpu_mlir)) -- '$(TOOLCHAIN_HERE)/run' $1
+tool   = $(call code,$(CODE_tpu_mlir)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) -- '$(TOOLCHAIN_HERE)/run' $1
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
@@ -232,7 +235,7 @@ $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.on
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
 	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
-calibrate_parameters = $(calibrate_flags) $(calibration_set)
+calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
 		$$(call calibration_set,$$m) $(CODE_tpu_mlir) | $(TOOLS)
@@ -249,7 +252,7 @@ deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE))
+deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst int,INT,$(subst bf,BF,$1))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))

@@ -7,16 +7,13 @@ of it people see, is in tpumake/stages.py.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,9 +22,13 @@ import click
 
 from tpumake import cli, stages
 from tpumake.display import Display
-from tpumake.folders import put_folder
+from tpumake.folders import private_folder, put_folder
 from tpumake.keys import Digests, Key, Record, why
 
+# From <sys/personality.h> and <sys/prctl.h>.
+ADDR_NO_RANDOMIZE = 0x0040000
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
 SCRIPTS = Path(__file__).resolve().parent
 
 
@@ -108,7 +109,10 @@ def run_job(job: Job, display: Display) -> str:
     """
     job.log.parent.mkdir(parents=True, exist_ok=True)
     rules = stages.STAGES[job.stage]
-    with _private_folder(job) as folder:
+    # The tools write files of fixed names into where they are started. In the build folder, so that
+    # results can be renamed into place.
+    job.work.mkdir(parents=True, exist_ok=True)
+    with private_folder(job.work, f"{job.model}-{job.stage}-") as folder:
         for name, source in job.inputs.items():
             (folder / name).symlink_to(source.absolute())
         command = [word.replace("{work}", str(folder)) for word in job.command]
@@ -119,24 +123,13 @@ def run_job(job: Job, display: Display) -> str:
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             raise cli.CheckFailed(stages.explain(text, code, missing))
-        figure = rules.figure(stages.Result(text, folder, job.outputs, command))
+        epoch = int(job.environment.get("SOURCE_DATE_EPOCH", "0"))
+        result = stages.Result(text, folder, job.outputs, command, epoch)
+        rules.settle(result)
+        figure = rules.figure(result)
         for out in job.outputs:
             _put(folder / out.name, out)
     return figure
-
-
-@contextmanager
-def _private_folder(job: Job) -> Iterator[Path]:
-    """A folder of the job's own: the tools write files of fixed names into where they are started.
-
-    It lies in the build folder, so that results can be renamed into place.
-    """
-    job.work.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{job.model}-{job.stage}-", dir=job.work))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
@@ -164,6 +157,7 @@ def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_prepare_tool,
         )
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -188,6 +182,18 @@ def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
             for line in lines:
                 display.line(line.decode(errors="replace"), stages.STAGES[job.stage])
         return process.wait()
+
+
+def _prepare_tool() -> None:
+    """Set up the process that becomes the tool.
+
+    It ends when the runner does, even by SIGKILL. And its memory is at the same addresses each
+    time: the compiler walks tables that are ordered by address, so the order of commands and
+    weights in a model follows the kernel's randomisation. Where that can't be switched off, as
+    under Docker's default profile, a model is as good, but not the same bytes as elsewhere.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.personality(ADDR_NO_RANDOMIZE)
 
 
 def _put(result: Path, place: Path) -> None:

@@ -141,6 +141,21 @@ def test_a_signal_ends_the_tool_and_its_children(runner: Runner, number: int) ->
     assert not alive.stdout
 
 
+def test_a_killed_runner_takes_the_tool_along_and_its_folder_goes_next_time(runner: Runner) -> None:
+    command = runner.command("echo started; exec sleep 71.25", "--out", "out")
+    process = subprocess.Popen(command, cwd=runner.folder)
+    while not (runner.log.exists() and "\nstarted" in runner.log.read_text()):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert len(runner.leftovers()) == 1
+    time.sleep(0.2)
+    alive = subprocess.run(["pgrep", "-f", "sleep 71.2[5]"], capture_output=True, check=False)
+    assert not alive.stdout
+    assert runner.run("echo > out; echo ok", "--out", "out").returncode == 0
+    assert not runner.leftovers()
+
+
 def test_a_file_in_the_build_folders_place_is_one_line(runner: Runner) -> None:
     (runner.folder / "build").touch()
     done = runner.run("true", "--out", "out")

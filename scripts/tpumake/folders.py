@@ -1,4 +1,4 @@
-"""Replace a whole folder at once."""
+"""Folders that are there as a whole or not at all, and that killed programs don't leave behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["put_folder", "replace_folder"]
+__all__ = ["private_folder", "put_folder", "replace_folder"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -26,23 +26,47 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """
     made = [above for above in path.parents if not above.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
-    lock = _lock(temporary)
+    _put_back(path)
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        put_folder(temporary, path)
+        with private_folder(path.parent, f".{path.name}.new-") as temporary:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o777 & ~umask)
+            put_folder(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
         if not path.exists():
             for above in made:
                 with suppress(OSError):
                     above.rmdir()
+
+
+@contextmanager
+def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a new, empty folder in ``parent`` that is gone afterwards.
+
+    Those of the same prefix whose program was killed go, too: nobody holds their lock any more.
+    """
+    for left in parent.iterdir():
+        if left.name.startswith(prefix):
+            lock = _lock(left)
+            if lock is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+    # Another program may tidy a new folder away before it is locked: then try again. The last time
+    # goes without, for file systems that know no locks.
+    for last in (False, False, False, True):
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        lock = _lock(folder)
+        if lock is not None or last:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def put_folder(temporary: Path, path: Path) -> None:
@@ -50,7 +74,7 @@ def put_folder(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
     elif not _exchange(temporary, path):
-        # Where the file system can't exchange, there is a moment without either; _tidy mends it.
+        # Without exchange there is a moment without either; _put_back mends that.
         old = path.with_name(f".{path.name}.old")
         path.rename(old)
         temporary.rename(path)
@@ -67,20 +91,14 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
 
 
-def _tidy(path: Path) -> None:
-    """Put back or remove what a killed run left behind."""
+def _put_back(path: Path) -> None:
+    """Undo what a run that was killed between two renames left."""
     old = path.with_name(f".{path.name}.old")
     if old.is_dir():
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(path)
-    for left in path.parent.iterdir():
-        if left.name.startswith(f".{path.name}.new-"):
-            lock = _lock(left)
-            if lock is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:

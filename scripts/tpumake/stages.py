@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tpumake.cli import CheckFailed
+from tpumake.cvimodel import set_build_time
 
 __all__ = ["STAGES", "Result", "Stage", "explain"]
 
@@ -29,12 +31,14 @@ class Result:
     folder: Path
     outputs: list[Path]
     command: list[str]
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
 class Stage:
     """How to read one kind of stage.
 
+    ``settle`` takes out of the outputs what differs from run to run, before anything looks at them;
     ``figure`` gives the text that people see, or raises CheckFailed; ``progress`` reads one line of
     output as (what is counted, done, total); ``advice`` is what to do when the stage failed, where
     the cause itself does not say it.
@@ -43,6 +47,7 @@ class Stage:
     figure: Callable[[Result], str]
     progress: Callable[[str], Progress | None] = lambda line: None
     advice: str = ""
+    settle: Callable[[Result], None] = lambda result: None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,18 @@ def _passed(log: str, expected: int) -> list[Comparison]:
         if check.compared == 0 or check.passed != check.compared:
             raise CheckFailed(f"{check.passed} of {check.compared} tensors agree")
     return checks
+
+
+def _settle_table(result: Result) -> None:
+    """The table's first line is the time at which it was made."""
+    table = result.folder / result.outputs[0].name
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(result.epoch))
+    text = re.sub(r"\A(# \w+ time: ).*", rf"\g<1>{when}", table.read_text())
+    table.write_text(text)
+
+
+def _settle_model(result: Result) -> None:
+    set_build_time(result.folder / result.outputs[0].name, result.epoch)
 
 
 def _calibration(result: Result) -> str:
@@ -151,11 +168,13 @@ STAGES = {
         _calibration,
         _calibration_progress,
         advice="is there memory enough? fewer pictures (INPUT_NUM) need less",
+        settle=_settle_table,
     ),
     "deploy": Stage(
         _deploy,
         advice="where tensors disagree: do MEAN, SCALE, PIXEL_FORMAT and the pictures suit the "
         "network? then try bf16, or a lower tolerance in the stanza",
+        settle=_settle_model,
     ),
 }
 
