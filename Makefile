@@ -224,6 +224,8 @@ transform_parameters = $(transform_flags) $(call validating,$(test_picture))
 test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
 test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1,TEST_INPUT)),$(call calibration_set,$1)))
+# A stage never leaves half a result, but Make would take earlier ones of a group for that.
+.PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz _top_outputs.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz $(BUILD)/%_top_outputs.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
 		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_tpu_mlir) | $(TOOLS)

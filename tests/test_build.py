@@ -157,6 +157,19 @@ def test_a_wrong_shape_is_one_line(second: Checkout) -> None:
     assert "log: build/tiny/logs/transform.log" in lines[2]
 
 
+def test_a_test_picture_that_is_none_is_told_and_nothing_is_lost(second: Checkout) -> None:
+    (second.path / "junk.jpg").write_text("no picture")
+    before = digests(second.path / "build/tiny")
+    done = second.make("tiny_int8", "tiny_TEST_INPUT=junk.jpg", check=False)
+    assert done.returncode == 2
+    assert "a picture can't be decoded" in done.stderr
+    assert "Deleting" not in done.stderr + done.stdout
+    after = digests(second.path / "build/tiny")
+    assert {name for name in before if before[name] != after.get(name)} <= {
+        "transform.parameters", "logs/transform.log", "stanza.parameters",
+    }  # fmt: skip
+
+
 def test_ones_own_pictures_of_all_kinds(checkout: Checkout, tmp_path: Path) -> None:
     photos = tmp_path / "meine Photos" / "Sommer"
     photos.mkdir(parents=True)

@@ -194,6 +194,9 @@ def explain(log: str, code: int, missing: list[str]) -> str:
         )
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     # The first complaint is the cause, what follows is its echo up the stack.
+    for sign, cause in _KNOWN:
+        if any(sign in line for line in lines[1:]):
+            return cause
     telling = [line for line in lines[1:] if _COMPLAINT.search(line)]
     if telling:
         return _bare(telling[-1] if _OWN_HELPER.match(telling[-1]) else telling[0])
@@ -205,6 +208,14 @@ def explain(log: str, code: int, missing: list[str]) -> str:
     return f"the tool ended well but made no {missing[0]}"
 
 
+# Messages that don't say what they mean.
+_KNOWN = (
+    (
+        "'NoneType' object has no attribute 'shape'",
+        "a picture can't be decoded: is TEST_INPUT one, and whole?",
+    ),
+    ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
+)
 _OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ")
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist|"
