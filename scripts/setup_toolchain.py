@@ -179,6 +179,8 @@ def _managed(folder: Path) -> Path:
 
 def _probed(program: Path, origin: str) -> Interpreter:
     out = run([program, "-I", "-c", PROBE], origin)
+    if not out.startswith("3.10."):
+        raise SetupError(f"{origin}: it is not a CPython 3.10")
     return Interpreter(program, out.strip(), origin)
 
 

@@ -74,11 +74,14 @@ def test_a_colon_in_the_path_is_refused(tmp_path: Path) -> None:
         setup_toolchain.check_host(tmp_path / "a:b")
 
 
-def test_a_users_wrong_python_is_named_with_what_it_is() -> None:
-    with pytest.raises(
-        SetupError, match=rf"PYTHON310={re.escape(sys.executable)}: .*it is Python 3"
-    ):
-        setup_toolchain.find_python(sys.executable, Path(), Path())
+def test_a_users_wrong_python_is_named_with_what_it_is(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 'AssertionError: it is Python 3.9.1' >&2; exit 1\n")
+    other.chmod(0o755)
+    with pytest.raises(SetupError, match=r"PYTHON310=.*/python: AssertionError: it is Python 3\.9"):
+        setup_toolchain.find_python(str(other), Path(), Path())
+    with pytest.raises(SetupError, match=r"PYTHON310=/bin/true: it is not a CPython 3\.10"):
+        setup_toolchain.find_python("/bin/true", Path(), Path())
 
 
 def test_a_missing_python_is_named() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import math
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -46,6 +47,12 @@ class NpzFile:
             raise BadInput(
                 f"{path}: not an .npz file, or cut short ({_one_line(error)}); make it again"
             ) from None
+        # Some Python 3.12 and 3.13 mix up positions when threads share an archive (CPython issue
+        # 127847), so each thread opens its own. A `file` that was handed in serves one thread.
+        self._own = threading.local()
+        self._own.archive = self._archive
+        self._shared = file is not None
+        self._opened = [self._archive]
         members = [info.filename for info in self._archive.infolist()]
         self._members = {name.removesuffix(".npy"): name for name in members}
         self.names = tuple(self._members)
@@ -59,11 +66,16 @@ class NpzFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._archive.close()
+        for archive in self._opened:
+            archive.close()
 
     def open(self, name: str) -> TensorStream:
         """Start reading the tensor ``name``; BadInput if it is damaged or holds objects."""
-        return TensorStream(self, name, self._archive, self._members[name])
+        archive = self._archive if self._shared else getattr(self._own, "archive", None)
+        if archive is None:
+            archive = self._own.archive = zipfile.ZipFile(self.path)
+            self._opened.append(archive)
+        return TensorStream(self, name, archive, self._members[name])
 
 
 class TensorStream:
