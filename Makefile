@@ -291,7 +291,7 @@ endef
 define variant
 $1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
 	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
-	$$(if $$(built_$1_$2),@printf '%s\n' '→ $$<' '  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')
+	$$(if $$(built_$1_$2),@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel'))
 endef
 
 include models.mk
