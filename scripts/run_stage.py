@@ -66,7 +66,7 @@ class Job:
             parameters=[names.get(word, word) for word in self.command[1:]]
             + [f"{name}={value}" for name, value in sorted(self.environment.items())],
             inputs={name: digests.of(path) for name, path in self.inputs.items()},
-            code={path.name: str(digests.of(path)) for path in self.code},
+            code={path.as_posix(): str(digests.of(path)) for path in self.code},
         )
 
 
@@ -134,6 +134,7 @@ def run_job(job: Job, display: Display) -> str:
 
 def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
     """Run a command with its output going to the log, and to the display line by line."""
+    rules = stages.STAGES[job.stage]
     environment = (
         os.environ
         | job.environment
@@ -180,7 +181,7 @@ def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
             # Progress bars end their lines with a carriage return.
             *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
             for line in lines:
-                display.line(line.decode(errors="replace"), stages.STAGES[job.stage])
+                display.line(line.decode(errors="replace"), rules)
         return process.wait()
 
 
@@ -279,8 +280,6 @@ def main(
                 return 0
             figure = run_job(job, display)
             outputs = {out.name: digests.of(out) for out in job.outputs}
-            for out in job.outputs:
-                digests.remember(out, outputs[out.name])
             Record(key, outputs, figure).save(job.record)
     except cli.CheckFailed as error:
         display.failed(str(error), stages.STAGES[stage].advice, log)

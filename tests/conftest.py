@@ -13,6 +13,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def refused(result: subprocess.CompletedProcess) -> str:
+    """A helper's answer to bad input: one line on standard error, exit code 2; gives the line."""
+    assert result.returncode == 2, result
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "bug in tpumake" not in result.stderr
+    return result.stderr
+
+
 @dataclass(frozen=True)
 class Toolchain:
     """The installed tpu_mlir; its absence is a failure, not a reason to skip."""

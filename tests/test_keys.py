@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from run_stage import Job
 from tpumake.keys import Digests, Key, Record, why
 
 KEY = Key("deploy", ["--chip", "cv181x"], {"a.npz": "1" * 64}, {"lock.txt": "2" * 64})
@@ -126,3 +127,15 @@ def test_nothing_is_read_twice(tmp_path: Path) -> None:
         assert digests.of(file) == first
         os.utime(file)
         assert digests.of(file) != first
+
+
+def test_two_scripts_of_one_name_both_count(tmp_path: Path) -> None:
+    for folder in ("scripts", "scripts/tpumake"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "npz_compare.py").write_text(folder)
+    code = [tmp_path / "scripts/npz_compare.py", tmp_path / "scripts/tpumake/npz_compare.py"]
+    job = Job("deploy", "m", {}, [], ["tool"], tmp_path, tmp_path / "log", False, {}, code)
+    with Digests(tmp_path / "memory") as digests:
+        before = job.key(digests).digest
+        code[0].write_text("changed")
+        assert job.key(digests).digest != before

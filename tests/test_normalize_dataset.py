@@ -17,6 +17,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from conftest import refused
 from picture_zoo import cmyk, encoded, jpeg, photo, zoo
 from PIL import Image
 
@@ -40,15 +41,6 @@ def done(result: subprocess.CompletedProcess) -> str:
     assert result.returncode == 0, result
     assert result.stdout.count("\n") == 1
     return result.stdout.rstrip("\n")
-
-
-def refused(result: subprocess.CompletedProcess) -> str:
-    assert result.returncode == 2, result
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "bug in tpumake" not in result.stderr
-    return result.stderr
 
 
 def manifest_of(folder: Path) -> dict:

@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from conftest import refused
 from npz_pairs import PASSED_BY_MISTAKE, pairs
 
 from tpumake.npz_compare import compare_files
@@ -36,15 +37,6 @@ def compare(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
 def save(path: Path, **tensors: object) -> Path:
     np.savez(path, **tensors)
     return path
-
-
-def refused(result: subprocess.CompletedProcess) -> str:
-    assert result.returncode == 2, result
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "bug in tpumake" not in result.stderr
-    return result.stderr
 
 
 @pytest.fixture(scope="module")

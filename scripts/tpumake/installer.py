@@ -103,7 +103,7 @@ def uv_settings() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     env["UV_NO_CONFIG"] = "1"
     # Hard links share the disk with uv's cache; where that is another disk, copies will do.
-    env["UV_LINK_MODE"] = env.get("UV_LINK_MODE", "hardlink")
+    env.setdefault("UV_LINK_MODE", "hardlink")
     env.setdefault("UV_HTTP_TIMEOUT", "120")
     if not any(name in env for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL")):
         index = _pip_setting("index-url")
