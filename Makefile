@@ -30,6 +30,16 @@ SOURCE_DATE_EPOCH ?= 315532800
 V ?= 0
 # WHY: 1 says for each stage that Make looks into why it runs, or that it doesn't.
 WHY ?= 0
+# CACHE_DIR: where results of stages are kept for all checkouts; CACHE: 0 does without;
+# CACHE_MAX: how large it may become.
+CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tpumake
+CACHE ?= 1
+CACHE_MAX ?= 5G
+# MEMORY: what all stages that run at once may take, by default most of what there is.
+MEMORY ?=
+# REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
+# results are other bytes each time.
+REPRODUCIBLE ?= 1
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
 # PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
@@ -40,7 +50,8 @@ PYTHON310 ?=
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
 
-KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
+KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
@@ -84,7 +95,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY PYTHON310
+export V WHY CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310
 
 empty :=
 space := $(empty) $(empty)
@@ -163,18 +174,24 @@ m = $(firstword $(subst /, ,$*))
 # The variant, where the target's name ends in one: build/$m/<chip>/$m_$v.cvimodel
 v = $(lastword $(subst _, ,$*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
-stage = @'$(VENV)/bin/python' scripts/run_stage.py --build '$(BUILD)' --model $1 --stage
+# It needs no environment; what it runs does, and only where it has to run.
+stage = @$(HOST_PYTHON) scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
+# The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
+HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
-helper = $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
-tool   = $(call code,$(CODE_tpu_mlir)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) -- '$(TOOLCHAIN_HERE)/run' $1
+helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
+tool   = --needs '$(TOOLS)' $(call code,$(CODE_tpu_mlir)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
-CODE_normalize_dataset := scripts/normalize_dataset.py $(call library,datasets pictures samples)
-CODE_onnx_downgrade := scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
+LOCK := requirements/helpers.txt
+CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
+CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples)
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
-CODE_tpu_mlir := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain_bin/npz_tool.py \
-	scripts/npz_compare.py $(call library,npz npz_compare similarity)
+CODE_tpu_mlir := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(LOCK) scripts/toolchain_bin/npz_tool.py \
+	scripts/npz_compare.py $(call library,npz npz_compare similarity settling cvimodel)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -188,8 +205,9 @@ $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 json = "$(subst ",\",$(subst \,\\,$1))"
 assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))),$(filter $1_%,$(.VARIABLES))))
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
-$(BUILD)/%/checked: $(BUILD)/%/stanza.parameters schemas/stanza.schema.json | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/check_stanza.py '$<' && touch '$@'
+$(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
+	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
+	  $(call helper,check_stanza) '$<' '{work}/$(@F)'
 
 # dataset: pictures of any kind, in the form and number that the calibration takes. $* is its name.
 dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,DATASET))))))$(patsubst %,-%,$(filter-out 100,$(call get,$1,INPUT_NUM)))
@@ -199,7 +217,7 @@ pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/
 dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
 dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
 $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normalize_dataset) \
-		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET)) | $(HELPERS)
+		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET))
 	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' \
 	  --in source=$(call quoted,$(call path,$(call dataset_user,$*),DATASET)) \
 	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
@@ -225,13 +243,13 @@ test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
 test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1,TEST_INPUT)),$(call calibration_set,$1)))
 # A stage never leaves half a result, but Make would take earlier ones of a group for that.
-.PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz _top_outputs.npz)
-VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz $(BUILD)/%_top_outputs.npz)
+.PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
+VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_tpu_mlir) | $(TOOLS)
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_tpu_mlir)
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
-	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) \
+	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
 	  $(call tool,model_transform.py) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
@@ -240,7 +258,7 @@ calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_
 calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) $(CODE_tpu_mlir) | $(TOOLS)
+		$$(call calibration_set,$$m) $(CODE_tpu_mlir)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
 	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
@@ -260,11 +278,12 @@ upper = $(subst int,INT,$(subst bf,BF,$1))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
-		$$(call test_prerequisite,$$m) $(CODE_tpu_mlir) | $(TOOLS)
+		$$(call test_prerequisite,$$m) $(CODE_tpu_mlir)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
-	  $(call validating,--in '$(BUILD)/$m/$m_top_outputs.npz' --in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
+	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
+	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) \
 	  $(call tool,model_deploy.py) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 

@@ -50,11 +50,14 @@ def _wanted(schema: dict, key: str) -> str:
 
 @click.command(help=__doc__)
 @click.argument("stanza", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(stanza: Path) -> None:
-    """Check STANZA, a JSON document that the Makefile writes."""
+@click.argument("mark", required=False, type=click.Path(path_type=Path))
+def main(stanza: Path, mark: Path | None) -> None:
+    """Check STANZA, a JSON document that the Makefile writes; make the file MARK if it is right."""
     lines = findings(json.loads(stanza.read_text()), json.loads(SCHEMA.read_text()))
     if lines:
         raise cli.BadInput("\n              ".join(lines))
+    if mark:
+        mark.touch()
 
 
 if __name__ == "__main__":

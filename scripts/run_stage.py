@@ -1,295 +1,191 @@
 #!/usr/bin/env python3
-"""Run one stage of a build, if it has to: key, private folder, log, progress, checks, results.
+"""Run one stage of a build, if it has to: key, cache, private folder, log, checks, results.
 
-Every stage of the Makefile is started here. What a stage's output must look like, and which figure
-of it people see, is in tpumake/stages.py.
+Every stage of the Makefile is started here, on the host's own Python and with nothing but the
+standard library: a stage whose result is there, or in the cache, needs no environment. What its
+output must look like, and which figure of it people see, is in tpumake/stages.py.
 """
 
 from __future__ import annotations
 
-import ctypes
+import argparse
 import os
-import select
-import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
-import click
+if sys.version_info < (3, 10):  # noqa: UP036 (the host's Python may be any)
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"run_stage: python3 is {found}, 3.10 or newer is needed; name one: make PYTHON=…")
 
-from tpumake import cli, stages
 from tpumake.display import Display
-from tpumake.folders import private_folder, put_folder
-from tpumake.keys import Digests, Key, Record, why
+from tpumake.errors import BadInput, CheckFailed, run_guarded
+from tpumake.files import locked
+from tpumake.job import Job, drop_by_products, fresh
+from tpumake.keys import Digests, Key, Record
 
-# From <sys/personality.h> and <sys/prctl.h>.
-ADDR_NO_RANDOMIZE = 0x0040000
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
-SCRIPTS = Path(__file__).resolve().parent
+if TYPE_CHECKING:
+    from tpumake.cache import Cache
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the Makefile asks for.
+def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespace) -> str:
+    """See to it that a job's outputs are what it would make; by the cheapest way that there is.
 
-    Paths are relative to the top of the checkout. ``inputs`` maps the name that a file or folder
-    has in the private folder to where it is; ``outputs`` are final places, found by their last
-    part in the private folder.
+    :return: the figure to show; empty if nothing had to be done
+    :raises CheckFailed: the tool or a check failed; one line with the cause
     """
+    record, key = Record.load(job.record), job.key(digests)
+    reason = fresh(job, record, key, digests)
+    note: Callable[[str], None] = display.note if chosen.why else lambda text: None
+    if not reason:
+        note("does not run: nothing changed")
+        return ""
+    # What only a stage needs that has work to do is imported then: most have not.
+    from tpumake.cache import Cache
 
-    stage: str
-    model: str
-    inputs: dict[str, Path]
-    outputs: list[Path]
-    command: list[str]
-    work: Path
-    log: Path
-    at_top: bool
-    environment: dict[str, str]
-    code: list[Path]
-
-    @property
-    def record(self) -> Path:
-        """Where the key of what was made is kept: beside the log."""
-        return self.log.with_suffix(".key")
-
-    def key(self, digests: Digests) -> Key:
-        """What this job's result depends on."""
-        # Where an input lies is not what it is. The first word is the program, whose code counts.
-        names = {str(path): f"<{name}>" for name, path in self.inputs.items()}
-        return Key(
-            stage=self.stage,
-            parameters=[names.get(word, word) for word in self.command[1:]]
-            + [f"{name}={value}" for name, value in sorted(self.environment.items())],
-            inputs={name: digests.of(path) for name, path in self.inputs.items()},
-            code={path.as_posix(): str(digests.of(path)) for path in self.code},
-        )
+    for folder in (job.log.parent, job.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(job.lock, lambda: display.tick("another make is at it")) as waited:
+        if waited and not fresh(job, Record.load(job.record), key, digests):
+            note("does not run: another make did it")
+            return ""
+        cache = Cache.from_environment()
+        record = taken(job, key, digests, cache) if cache else None
+        if record:
+            note(f"comes from the cache: {reason}")
+            display.replay(job.log)
+            display.done(record.figure, "cached")
+            return record.figure
+        note(f"runs: {reason}")
+        return run(job, key, digests, display, cache, chosen.make)
 
 
-def fresh(job: Job, record: Record | None, key: Key, digests: Digests) -> str:
-    """Say why the job has to run; empty if its outputs are what it would make.
+def run(
+    job: Job, key: Key, digests: Digests, display: Display, cache: Cache | None, make: str
+) -> str:
+    """Run a job, keep what it made in the cache, and give the figure."""
+    from tpumake.execution import execute, prepare
 
-    Then they only get a new time, since Make goes by that.
-    """
-    changed = [out.name for out in job.outputs if not _is_made(out, record, digests)]
-    reason = why(record, key, changed)
-    if record and not reason:
-        for out in job.outputs:
-            _date(out)
-            digests.remember(out, record.outputs[out.name])
-    return reason
-
-
-def _is_made(out: Path, record: Record | None, digests: Digests) -> bool:
-    return bool(record) and out.exists() and digests.of(out) == record.outputs.get(out.name)
-
-
-# The moment before anything was read. Results are as new as that, not as the moment they are done:
-# what is changed while a stage runs must count as newer than its result.
-STARTED = time.time_ns()
+    prepare(job, make)
+    started = time.monotonic()
+    record = execute(job, key, digests, display)
+    if cache:
+        try:
+            cache.put(record, job.outputs, job.log.read_bytes().decode(errors="replace"))
+        except OSError as error:
+            display.detail(f"not kept in the cache: {error.filename}: {error.strerror}")
+    display.done(record.figure, f"{time.monotonic() - started:.1f} s")
+    return record.figure
 
 
-def _date(out: Path) -> None:
-    paths = [out, *out.iterdir()] if out.is_dir() else [out]
-    for path in paths:
-        os.utime(path, ns=(STARTED, STARTED))
+def taken(job: Job, key: Key, digests: Digests, cache: Cache) -> Record | None:
+    """Put in place what the cache has for a job's key, its log too; None if it has nothing."""
+    from tpumake.cache import Damaged
+    from tpumake.execution import put
+    from tpumake.folders import private_folder
 
-
-def run_job(job: Job, display: Display) -> str:
-    """Run a job to its end and give the figure that people see.
-
-    A tool's exit code alone is never believed: the stage's own checks and the existence of every
-    output decide. Outputs appear in their places only after that, each by a rename.
-
-    :raises CheckFailed: the tool or a check failed; one line with the cause and the log's path
-    """
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    rules = stages.STAGES[job.stage]
-    # The tools write files of fixed names into where they are started. In the build folder, so that
-    # results can be renamed into place.
-    job.work.mkdir(parents=True, exist_ok=True)
+    entry = cache.find(key)
+    if entry is None or entry.files.keys() != {out.name for out in job.outputs}:
+        return None
     with private_folder(job.work, f"{job.model}-{job.stage}-") as folder:
-        for name, source in job.inputs.items():
-            (folder / name).symlink_to(source.absolute())
-        command = [word.replace("{work}", str(folder)) for word in job.command]
-        # Absolute for the tool's sake: it is started in the private folder.
-        command[0] = str(Path(command[0]).absolute())
-        code = _execute(job, command, Path() if job.at_top else folder, display)
-        text = job.log.read_text(errors="replace")
-        missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
-        if code or missing:
-            raise cli.CheckFailed(stages.explain(text, code, missing))
-        epoch = int(job.environment.get("SOURCE_DATE_EPOCH", "0"))
-        result = stages.Result(text, folder, job.outputs, command, epoch)
-        rules.settle(result)
-        figure = rules.figure(result)
+        try:
+            cache.take(entry, folder)
+        except Damaged:
+            return None
+        job.log.write_bytes(entry.log.encode())
         for out in job.outputs:
-            _put(folder / out.name, out)
-    return figure
+            put(folder / out.name, out)
+            digests.remember(out, entry.record.outputs[out.name])
+        (folder / job.record.name).write_text(entry.record.to_json())
+        put(folder / job.record.name, job.record)
+    drop_by_products(job, entry.record, digests)
+    return entry.record
 
 
-def _execute(job: Job, command: list[str], cwd: Path, display: Display) -> int:
-    """Run a command with its output going to the log, and to the display line by line."""
-    rules = stages.STAGES[job.stage]
-    environment = (
-        os.environ
-        | job.environment
-        | {
-            "PYTHONUNBUFFERED": "1",
-            # What the tools call by name and we do better: see scripts/toolchain_bin.
-            "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
-            "TPUMAKE_PYTHON": sys.executable,
-            "TPUMAKE_SCRIPTS": str(SCRIPTS),
-        }
-    )
-    with job.log.open("wb") as file:
-        file.write(f"$ {' '.join(command)}\n".encode())
-        file.flush()
-        # A group of its own, so that the tool's children end with it.
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_prepare_tool,
-        )
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise click.Abort
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
-        assert process.stdout is not None
-        pending = b""
-        output = process.stdout.fileno()
-        while True:
-            while not select.select([output], [], [], 0.5)[0]:
-                display.tick()
-            chunk = os.read(output, 65536)
-            if not chunk:
-                break
-            file.write(chunk)
-            file.flush()
-            # Progress bars end their lines with a carriage return.
-            *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
-            for line in lines:
-                display.line(line.decode(errors="replace"), rules)
-        return process.wait()
-
-
-def _prepare_tool() -> None:
-    """Set up the process that becomes the tool.
-
-    It ends when the runner does, even by SIGKILL. And its memory is at the same addresses each
-    time: the compiler walks tables that are ordered by address, so the order of commands and
-    weights in a model follows the kernel's randomisation. Where that can't be switched off, as
-    under Docker's default profile, a model is as good, but not the same bytes as elsewhere.
-    """
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    LIBC.personality(ADDR_NO_RANDOMIZE)
-
-
-def _put(result: Path, place: Path) -> None:
-    """Rename a result to its place."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if result.is_dir():
-        put_folder(result, place)
-    else:
-        result.replace(place)
-    _date(place)
-
-
-def _named(pairs: tuple[str, ...]) -> dict[str, Path]:
+def named(pairs: list[str]) -> dict[str, Path]:
     """Read ``NAME=PATH`` or ``PATH``; PATH may be a pattern that matches one file."""
     inputs = {}
     for pair in pairs:
         name, _, path = pair.rpartition("=")
         source = Path(path)
         if not source.exists():
-            matches = sorted(source.parent.glob(source.name))
-            if not matches:
-                raise cli.BadInput(f"{path}: there is no such file or folder")
-            source = matches[0]
+            source = next(iter(sorted(source.parent.glob(source.name))), source)
         inputs[name or source.name] = source
     return inputs
 
 
-@click.command(help=__doc__.splitlines()[0])
-@click.option("--stage", required=True, type=click.Choice(sorted(stages.STAGES)))
-@click.option("--model", required=True, help="Shown in the first column.")
-@click.option("--in", "inputs", multiple=True, metavar="[NAME=]PATH", help="Linked in as NAME.")
-@click.option("--out", "outputs", multiple=True, type=click.Path(path_type=Path))
-@click.option("--env", "environment", multiple=True, metavar="NAME=VALUE", help="For the command.")
-@click.option("--code", multiple=True, type=click.Path(path_type=Path), help="What does the work.")
-@click.option("--build", required=True, type=click.Path(path_type=Path), help="The build folder.")
-@click.option("--log", required=True, type=click.Path(path_type=Path))
-@click.option("--label", help="Shown in the second column instead of the stage.")
-@click.option(
-    "--top", is_flag=True, help="Start at the top of the checkout; {work} is the private folder."
-)
-@click.option(
-    "--why", "explain", envvar="WHY", is_flag=True, help="Say why the stage runs, or not."
-)
-@click.option("-v", "--verbose", envvar="V", is_flag=True, help="Show the tool's whole output.")
-@click.argument("command", nargs=-1, required=True)
-def main(
-    stage: str,
-    model: str,
-    inputs: tuple[str, ...],
-    outputs: tuple[Path, ...],
-    environment: tuple[str, ...],
-    code: tuple[Path, ...],
-    build: Path,
-    log: Path,
-    label: str | None,
-    top: bool,
-    explain: bool,
-    verbose: bool,
-    command: tuple[str, ...],
-) -> int:
+def parser() -> argparse.ArgumentParser:
+    """What the Makefile may say."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = arguments.add_argument
+    add("--stage", required=True, help="which rules of tpumake/stages.py apply")
+    add("--model", required=True, help="shown in the first column")
+    add("--label", help="shown in the second column instead of the stage")
+    add("--in", dest="inputs", action="append", default=[], metavar="[NAME=]PATH",
+        help="linked into the private folder as NAME")  # fmt: skip
+    add("--spare", dest="spares", action="append", default=[], nargs=2, type=Path,
+        metavar=("PATH", "RECORD"), help="linked in if it is there and RECORD says that it is what "
+        "that stage made")  # fmt: skip
+    add("--out", dest="outputs", action="append", default=[], type=Path)
+    add("--by-product", dest="by_products", action="append", default=[], type=Path,
+        help="an output that nothing depends on, and that the cache leaves out")  # fmt: skip
+    add("--env", dest="environment", action="append", default=[], metavar="NAME=VALUE",
+        help="for the command")  # fmt: skip
+    add("--code", action="append", default=[], type=Path, help="what does the work")
+    add("--needs", action="append", default=[], metavar="TARGET",
+        help="what Make has to make before the command can be started")  # fmt: skip
+    add("--make", default="make", help="the make to ask for that")
+    add("--build", required=True, type=Path, help="the build folder")
+    add("--log", required=True, type=Path)
+    add("--top", action="store_true", help="start at the top of the checkout; {work} is the "
+        "private folder")  # fmt: skip
+    add("--same-addresses", action="store_true", help="switch address randomisation off")
+    add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
+        help="say why the stage runs, or not")  # fmt: skip
+    add("-v", "--verbose", action="store_true", default=os.environ.get("V", "0") == "1",
+        help="show the tool's whole output")  # fmt: skip
+    add("command", nargs="+")
+    return arguments
+
+
+def main() -> int:
     """Run COMMAND as one stage of a build."""
+    chosen = parser().parse_args()
     job = Job(
-        stage=stage,
-        model=model,
-        inputs=_named(inputs),
-        outputs=list(outputs),
-        command=list(command),
-        work=build / ".work",
-        log=log,
-        at_top=top,
-        environment=dict(pair.split("=", 1) for pair in environment),
-        code=list(code),
+        stage=chosen.stage,
+        model=chosen.model,
+        inputs=named(chosen.inputs),
+        outputs=chosen.outputs,
+        command=chosen.command,
+        build=chosen.build,
+        log=chosen.log,
+        at_top=chosen.top,
+        environment=dict(pair.split("=", 1) for pair in chosen.environment),
+        code=chosen.code,
+        spares=chosen.spares,
+        by_products=chosen.by_products,
+        needs=chosen.needs,
+        same_addresses=chosen.same_addresses,
     )
-    display = Display(model, label or stage, verbose)
-    started = time.monotonic()
+    display = Display(job.model, chosen.label or job.stage, chosen.verbose)
     try:
-        with Digests(build / ".digests") as digests:
-            record, key = Record.load(job.record), job.key(digests)
-            reason = fresh(job, record, key, digests)
-            if explain:
-                display.note(f"runs: {reason}" if reason else "does not run: nothing changed")
-            if not reason:
-                return 0
-            figure = run_job(job, display)
-            outputs = {out.name: digests.of(out) for out in job.outputs}
-            Record(key, outputs, figure).save(job.record)
-    except cli.CheckFailed as error:
-        display.failed(str(error), stages.STAGES[stage].advice, log)
+        with Digests(job.build / ".digests") as digests:
+            make(job, digests, display, chosen)
+    except CheckFailed as error:
+        from tpumake.stages import STAGES
+
+        display.failed(str(error), STAGES[job.stage].advice, job.log)
         return 1
-    except OSError as error:
-        display.failed(f"{error.filename or build}: {error.strerror}", "", log)
+    except BadInput as error:
+        display.failed(str(error), "", None)
         return 2
-    display.done(figure, time.monotonic() - started)
+    except OSError as error:
+        display.failed(f"{error.filename or job.build}: {error.strerror}", "", None)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run_guarded(main)

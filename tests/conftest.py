@@ -53,6 +53,8 @@ class Checkout:
     ) -> subprocess.CompletedProcess[str]:
         # The outer make's own settings must not reach the inner one.
         env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        # Nor the user's own results; tests of the cache name one of their own.
+        env["CACHE"] = "0"
         done = subprocess.run(
             ["make", *arguments],
             cwd=self.path,

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import fetch_model
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 
 NETWORK = bytes(range(256)) * 4096
 

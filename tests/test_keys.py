@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from run_stage import Job
+from tpumake.job import Job
 from tpumake.keys import Digests, Key, Record, why
 
 KEY = Key("deploy", ["--chip", "cv181x"], {"a.npz": "1" * 64}, {"lock.txt": "2" * 64})
@@ -19,7 +18,7 @@ RECORD = Record(KEY, {"m.cvimodel": "3" * 64}, "3 MB")
 
 
 def changed(**parts: object) -> Key:
-    return replace(KEY, **parts)
+    return KEY._replace(**parts)
 
 
 OTHERS = {
@@ -43,7 +42,8 @@ def test_everything_that_matters_makes_another_key(what: str) -> None:
 
 
 def test_the_same_is_the_same() -> None:
-    assert replace(KEY).digest == KEY.digest
+    assert Key("deploy", ["--chip", "cv181x"], {"a.npz": "1" * 64}, {"lock.txt": "2" * 64}) == KEY
+    assert KEY._replace().digest == KEY.digest
     assert why(RECORD, KEY, []) == ""
 
 
@@ -76,7 +76,7 @@ def test_without_a_record_or_output_it_runs() -> None:
 
 
 def test_records_come_back_as_they_were(tmp_path: Path) -> None:
-    RECORD.save(tmp_path / "x.key")
+    (tmp_path / "x.key").write_text(RECORD.to_json())
     assert Record.load(tmp_path / "x.key") == RECORD
     assert json.loads((tmp_path / "x.key").read_text())["digest"] == KEY.digest
 
@@ -134,7 +134,7 @@ def test_two_scripts_of_one_name_both_count(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "npz_compare.py").write_text(folder)
     code = [tmp_path / "scripts/npz_compare.py", tmp_path / "scripts/tpumake/npz_compare.py"]
-    job = Job("deploy", "m", {}, [], ["tool"], tmp_path, tmp_path / "log", False, {}, code)
+    job = Job("deploy", "m", {}, [], ["tool"], tmp_path, tmp_path / "log", code=code)
     with Digests(tmp_path / "memory") as digests:
         before = job.key(digests).digest
         code[0].write_text("changed")

@@ -22,7 +22,7 @@ from picture_zoo import cmyk, encoded, jpeg, photo, zoo
 from PIL import Image
 
 from tpumake import datasets, folders
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 from tpumake.folders import replace_folder
 from tpumake.pictures import UnusableError, prepare
 

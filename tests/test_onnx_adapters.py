@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from tpumake import onnx_io
-from tpumake.cli import BadInput
 from tpumake.downgrade import CannotExpress, downgrade
+from tpumake.errors import BadInput
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 
 import onnx_downgrade as program
 from tpumake import cli, onnx_io
-from tpumake.cli import BadInput, CheckFailed
 from tpumake.downgrade import verify as verifying
+from tpumake.errors import BadInput, CheckFailed
 
 SCRIPT = Path(program.__file__)
 RNG = np.random.default_rng(1)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import Checkout, Toolchain, copy_project
 
-from tpumake.cli import CheckFailed
 from tpumake.cvimodel import set_build_time
+from tpumake.errors import CheckFailed
 
 FLATBUFFER = b"some fields\x13\0\0\x002026-11-21 05:17:03\0more"
 

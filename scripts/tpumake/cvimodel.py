@@ -14,7 +14,8 @@ import struct
 import time
 from pathlib import Path
 
-from tpumake.cli import CheckFailed, atomic_write
+from tpumake.errors import CheckFailed
+from tpumake.files import atomic_write
 
 __all__ = ["set_build_time"]
 

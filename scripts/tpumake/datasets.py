@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 from tpumake.folders import replace_folder
 from tpumake.pictures import UnusableError, looks_like_picture, prepare
 from tpumake.samples import Inputs, check_sample

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -61,25 +60,41 @@ class Display:
         self._erase()
         print(f"{self.head} {text}", flush=True)
 
-    def tick(self) -> None:
-        """Show that a stage that counts nothing is still at work."""
-        if self.moving and not self.phase:
-            self._draw(f"{time.monotonic() - self.started:.0f} s …")
+    def detail(self, text: str) -> None:
+        """Show a line only to who wants to see everything."""
+        if self.verbose:
+            self.note(text)
 
-    def done(self, figure: str, seconds: float) -> None:
-        """Show the stage's last line."""
+    def replay(self, log: Path) -> None:
+        """Show a log as if its stage ran now, to who wants to see everything."""
+        if self.verbose:
+            print(log.read_text(), end="", flush=True)
+
+    def tick(self, doing: str = "") -> None:
+        """Show that a stage that counts nothing is still at work, or what it waits for."""
+        if self.moving and (doing or not self.phase):
+            self._draw(f"{time.monotonic() - self.started:.0f} s … {doing}")
+
+    def done(self, figure: str, how_long: str) -> None:
+        """Show the stage's last line, if it has a figure to show."""
         self._erase()
-        print(f"{self.head} {figure:<58} {seconds:6.1f} s", flush=True)
+        if figure:
+            print(f"{self.head} {figure:<58} {how_long:>8}", flush=True)
 
-    def failed(self, cause: str, advice: str, log: Path) -> None:
+    def failed(self, cause: str, advice: str, log: Path | None) -> None:
         """Show why the stage failed, what to do, and where to read more, on standard error."""
         self._erase()
         sys.stdout.flush()
-        lines = [self.head + " " + cause]
-        lines += [" " * len(self.head) + " " + line for line in (advice, f"log: {log}") if line]
+        where = f"log: {log}" if log else ""
+        lines = [line.strip() for line in (*cause.splitlines(), advice, where) if line]
+        heads = [self.head] + [" " * len(self.head)] * len(lines)
+        lines = [f"{head} {line}" for head, line in zip(heads, lines, strict=False)]
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _draw(self, text: str) -> None:
+        # Imported where something moves: most stages that are looked into have nothing to show.
+        import shutil
+
         width = shutil.get_terminal_size().columns - 1
         print(f"\r\033[K{self.head} {text}"[: width + 4], end="", flush=True)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tpumake.files import try_lock
 
 __all__ = ["private_folder", "put_folder", "replace_folder"]
 
@@ -102,13 +103,7 @@ def _put_back(path: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A lock that ends with this process; None if another one has it."""
+    """A lock that ends with this process; None if another one has it, or there is no locking."""
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return None
-        return handle
+        return try_lock(folder, os.O_RDONLY | os.O_DIRECTORY)
     return None

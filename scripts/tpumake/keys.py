@@ -13,12 +13,10 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from tpumake.cli import atomic_write
-
-__all__ = ["Digests", "Key", "Record", "why"]
+__all__ = ["Digests", "Key", "Record", "sha256", "why"]
 
 # Raise it when keys are made otherwise, or results of the same inputs become other bytes.
 FORMAT = 1
@@ -27,12 +25,13 @@ TICK = 50_000_000
 # What the dataset stage notes about its work is not what the calibration reads.
 NOTES = {"manifest.json"}
 
+# How many reasons are told.
+SHOWN = 4
 # A file's SHA-256, or those of a folder's files by name.
 Digest = str | dict[str, str]
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What goes into a key, in clear. ``inputs`` and ``code`` are digests by name."""
 
     stage: str
@@ -44,32 +43,46 @@ class Key:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all of it, in hex."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        text = json.dumps(self._asdict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Record:
-    """What is kept beside a stage's log: its key, what it made, and the figure that was shown."""
+class Record(NamedTuple):
+    """What is kept beside a stage's log: its key, what it made, and the figure that was shown.
+
+    ``outputs`` and ``by_products`` are digests by name; ``peak`` is the most memory that one of the
+    tool's processes had, in bytes.
+    """
 
     key: Key
     outputs: dict[str, Digest]
     figure: str
+    by_products: dict[str, Digest] = {}  # noqa: RUF012 (a default that nobody writes to)
+    peak: int = 0
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
         """Read a record; None if there is none that this version can read."""
         try:
-            document = json.loads(path.read_text())
-            return cls(Key(**document["key"]), document["outputs"], document["figure"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return cls.from_json(path.read_text())
+        except OSError:
             return None
 
-    def save(self, path: Path) -> None:
-        """Write the record, at once."""
-        with atomic_write(path) as temporary:
-            document = {"digest": self.key.digest, **asdict(self)}
-            temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    @classmethod
+    def from_json(cls, text: str) -> Record | None:
+        """The record in a text that ``to_json`` gave; None if it is damaged or of another kind."""
+        try:
+            document = json.loads(text)
+            digest = document.pop("digest")
+            record = cls(**document | {"key": Key(**document["key"])})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return record if record.key.digest == digest else None
+
+    def to_json(self) -> str:
+        """All of it, and the key's digest, as text."""
+        document = {"digest": self.key.digest, **self._asdict(), "key": self.key._asdict()}
+        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 class Digests:
@@ -110,11 +123,7 @@ class Digests:
         if row:
             return row[0]
         now = time.time_ns()
-        with path.open("rb") as file:
-            hasher = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                hasher.update(chunk)
-        digest = hasher.hexdigest()
+        digest = sha256(path)
         if stat.st_mtime_ns < now - TICK:
             self.remember(path, digest)
         return digest
@@ -129,6 +138,15 @@ class Digests:
         seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
         row = (str(path.absolute()), seen, digest)
         self._memory.execute("insert or replace into files values (?, ?, ?)", row)
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hex."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
@@ -154,7 +172,9 @@ def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
             for name in sorted(before.keys() | after.keys())
             if before.get(name) != after.get(name)
         ]
-    return ", ".join(reasons)
+    # It is one line; the first reasons tell most.
+    more = len(reasons) - SHOWN
+    return ", ".join(reasons[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _parameters(before: list[str], after: list[str]) -> str:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 
 __all__ = ["NpzFile", "TensorStream"]
 

@@ -23,7 +23,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from tpumake.cli import BadInput, atomic_write
+from tpumake.errors import BadInput
+from tpumake.files import atomic_write
 
 __all__ = [
     "MAX_MESSAGE",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 from tpumake.npz import NpzFile
 from tpumake.pictures import UnusableError
 

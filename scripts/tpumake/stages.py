@@ -6,15 +6,16 @@ counts as done is said here, per stage.
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from tpumake.cli import CheckFailed
-from tpumake.cvimodel import set_build_time
+from tpumake import settling
+from tpumake.errors import CheckFailed
+from tpumake.job import Job
 
 __all__ = ["STAGES", "Result", "Stage", "explain"]
 
@@ -23,35 +24,34 @@ ION_POOL = 50
 Progress = tuple[str, int, int]
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a finished command left: its log, its private folder, and what it was."""
 
     log: str
     folder: Path
     outputs: list[Path]
     command: list[str]
-    epoch: int = 0
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """How to read one kind of stage.
 
-    ``settle`` takes out of the outputs what differs from run to run, before anything looks at them;
-    ``figure`` gives the text that people see, or raises CheckFailed; ``progress`` reads one line of
-    output as (what is counted, done, total); ``advice`` is what to do when the stage failed, where
-    the cause itself does not say it.
+    ``before`` gives commands to run in the private folder before the stage's own; ``settle`` takes
+    out of the outputs what differs from run to run, before anything looks at them; ``figure`` gives
+    the text that people see, or raises CheckFailed; ``progress`` reads one line of output as (what
+    is counted, done, total); ``advice`` is what to do when the stage failed, where the cause itself
+    does not say it; ``memory`` is how many bytes the stage may need, as far as can be said before.
     """
 
     figure: Callable[[Result], str]
     progress: Callable[[str], Progress | None] = lambda line: None
     advice: str = ""
-    settle: Callable[[Result], None] = lambda result: None
+    settle: Callable[[Path, int], None] = lambda path, epoch: None
+    before: Callable[[Path, list[str]], list[list[str]]] = lambda folder, command: []
+    memory: Callable[[Job], int] = lambda job: 3 * 10**8
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One run of npz_compare, as its last line tells it."""
 
     compared: int
@@ -96,16 +96,43 @@ def _passed(log: str, expected: int) -> list[Comparison]:
     return checks
 
 
-def _settle_table(result: Result) -> None:
-    """The table's first line is the time at which it was made."""
-    table = result.folder / result.outputs[0].name
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(result.epoch))
-    text = re.sub(r"\A(# \w+ time: ).*", rf"\g<1>{when}", table.read_text())
-    table.write_text(text)
+def _activations(network: Path) -> int:
+    """The bytes of all tensors that a network in tpu_mlir's form computes, in float."""
+    shapes = re.findall(r"-> tensor<([\dx]+)xf32>", network.read_text())
+    return sum(4 * math.prod(map(int, shape.split("x"))) for shape in shapes)
 
 
-def _settle_model(result: Result) -> None:
-    set_build_time(result.folder / result.outputs[0].name, result.epoch)
+# Measured with YOLO11n at 640×640, and rounded up: beside the programs themselves (0.3 GB), the
+# calibration holds a tenth of the tensors for each picture, the others all of them some times over.
+def _calibration_memory(job: Job) -> int:
+    pictures = int(job.command[job.command.index("--input_num") + 1])
+    return 3 * 10**8 + pictures * _activations(next(iter(job.inputs.values()))) // 10
+
+
+def _transform_memory(job: Job) -> int:
+    # Before there is a network in tpu_mlir's form, its tensors are guessed from the weights.
+    return 3 * 10**8 + 100 * next(iter(job.inputs.values())).stat().st_size
+
+
+def _deploy_memory(job: Job) -> int:
+    return 3 * 10**8 + 4 * _activations(next(iter(job.inputs.values())))
+
+
+def _reference_outputs(folder: Path, command: list[str]) -> list[list[str]]:
+    """Where the reference outputs aren't there, they are made from the float network.
+
+    They are a function of it and of the test input, the same bytes that transform wrote; making
+    them takes a second and a half, and keeping them 188 MB a network.
+    """
+    if "--test_reference" not in command:
+        return []
+    reference = command[command.index("--test_reference") + 1]
+    if (folder / reference).exists():
+        return []
+    network = command[command.index("--mlir") + 1]
+    test_input = reference.replace("_top_outputs.npz", "_test.npz")
+    return [[command[0], "model_runner.py", "--input", test_input, "--model", network,
+             "--output", reference, "--dump_all_tensors"]]  # fmt: skip
 
 
 def _calibration(result: Result) -> str:
@@ -158,23 +185,28 @@ def _picture_progress(line: str) -> Progress | None:
 
 
 STAGES = {
+    "stanza": Stage(lambda result: ""),
     "dataset": Stage(_last_line, _picture_progress),
     "downgrade": Stage(_last_line),
     "transform": Stage(
         _transform,
         advice="does INPUT_SHAPES fit the network, and is every operator one that tpu_mlir knows?",
+        memory=_transform_memory,
     ),
     "calibrate": Stage(
         _calibration,
         _calibration_progress,
         advice="is there memory enough? fewer pictures (INPUT_NUM) need less",
-        settle=_settle_table,
+        settle=settling.calibration_table,
+        memory=_calibration_memory,
     ),
     "deploy": Stage(
         _deploy,
         advice="where tensors disagree: do MEAN, SCALE, PIXEL_FORMAT and the pictures suit the "
         "network? then try bf16, or a lower tolerance in the stanza",
-        settle=_settle_model,
+        settle=settling.model,
+        before=_reference_outputs,
+        memory=_deploy_memory,
     ),
 }
 
@@ -192,6 +224,9 @@ def explain(log: str, code: int, missing: list[str]) -> str:
             f"{check.passed} of {check.compared} tensors agree: lowest cosine {check.cosine}, "
             f"lowest Euclidean {check.euclidean}; the log names them"
         )
+    own = list(_OWN_HELPER.finditer(log))
+    if own:
+        return log[own[-1].end() :].strip()
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     # The first complaint is the cause, what follows is its echo up the stack.
     for sign, cause in _KNOWN:
@@ -199,12 +234,12 @@ def explain(log: str, code: int, missing: list[str]) -> str:
             return cause
     telling = [line for line in lines[1:] if _COMPLAINT.search(line)]
     if telling:
-        return _bare(telling[-1] if _OWN_HELPER.match(telling[-1]) else telling[0])
+        return telling[0]
     if code < 0 or code > 128:
         ended = f"the tool was ended by signal {-code if code < 0 else code - 128}"
         return f"{ended}: {lines[-1]}" if len(lines) > 1 else ended
     if code:
-        return _bare(lines[-1]) if len(lines) > 1 else f"exit code {code}"
+        return lines[-1] if len(lines) > 1 else f"exit code {code}"
     return f"the tool ended well but made no {missing[0]}"
 
 
@@ -216,12 +251,8 @@ _KNOWN = (
     ),
     ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
 )
-_OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ")
+# The last words of our own helpers are the cause, and may be more than one line.
+_OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ", re.M)
 _COMPLAINT = re.compile(
-    r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist|"
-    + _OWN_HELPER.pattern
+    r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
 )
-
-
-def _bare(line: str) -> str:
-    return _OWN_HELPER.sub("", line)

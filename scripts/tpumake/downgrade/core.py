@@ -28,7 +28,7 @@ from onnx import (
 from onnx.defs import OpSchema, SchemaError, get_schema
 from onnx.reference import ReferenceEvaluator
 
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 from tpumake.onnx_io import graphs, inferred, outer_names, subgraphs
 
 __all__ = ["BASE", "Call", "CannotExpress", "Engine", "Scope", "adapter", "type_name"]

@@ -11,8 +11,8 @@ import onnx.version_converter
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from tpumake import onnx_io
-from tpumake.cli import BadInput
 from tpumake.downgrade.core import BASE, Engine, type_name
+from tpumake.errors import BadInput
 from tpumake.onnx_io import Network
 
 __all__ = ["LOWEST", "Report", "downgrade"]

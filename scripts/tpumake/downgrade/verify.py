@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 
 from tpumake import onnx_io
-from tpumake.cli import CheckFailed
+from tpumake.errors import CheckFailed
 from tpumake.onnx_io import Network
 
 __all__ = ["ABSOLUTE", "RELATIVE", "Verdict", "verify"]

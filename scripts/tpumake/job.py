@@ -1,0 +1,111 @@
+"""One stage of a build, as the Makefile asks for it, and whether it has to run."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tpumake.errors import BadInput
+from tpumake.keys import Digests, Key, Record, why
+
+__all__ = ["Job", "date", "fresh"]
+
+
+class Job(NamedTuple):
+    """What is to be made, from what, and how.
+
+    Paths are relative to the top of the checkout. ``inputs`` maps the name that a file or folder
+    has in the private folder to where it is; ``outputs`` are final places, found by their last
+    part in the private folder. ``spares`` are files that help where they are there, with the record
+    of the stage that made them. ``by_products`` are outputs that nothing depends on, large and
+    quickly made again: the cache leaves them out. ``needs`` are targets that Make has to make
+    before the command can be started.
+    """
+
+    stage: str
+    model: str
+    inputs: dict[str, Path]
+    outputs: list[Path]
+    command: list[str]
+    build: Path
+    log: Path
+    at_top: bool = False
+    environment: dict[str, str] = {}  # noqa: RUF012 (a default that nobody writes to)
+    code: list[Path] = []  # noqa: RUF012
+    spares: list[tuple[Path, Path]] = []  # noqa: RUF012
+    by_products: list[Path] = []  # noqa: RUF012
+    needs: list[str] = []  # noqa: RUF012
+    same_addresses: bool = False
+
+    @property
+    def record(self) -> Path:
+        """Where the key of what was made is kept: beside the log."""
+        return self.log.with_suffix(".key")
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever makes it."""
+        return self.log.with_suffix(".lock")
+
+    @property
+    def work(self) -> Path:
+        """Where private folders are made: in the build folder, for renames from there."""
+        return self.build / ".work"
+
+    def key(self, digests: Digests) -> Key:
+        """What this job's result depends on.
+
+        :raises BadInput: for an input that isn't there
+        """
+        for path in self.inputs.values():
+            if not path.exists():
+                raise BadInput(f"{path}: there is no such file or folder")
+        # Where an input lies is not what it is. The first word is the program, whose code counts.
+        names = {str(path): f"<{name}>" for name, path in self.inputs.items()}
+        return Key(
+            stage=self.stage,
+            parameters=[names.get(word, word) for word in self.command[1:]]
+            + [f"{name}={value}" for name, value in sorted(self.environment.items())],
+            inputs={name: digests.of(path) for name, path in self.inputs.items()},
+            code={path.as_posix(): str(digests.of(path)) for path in self.code},
+        )
+
+
+def fresh(job: Job, record: Record | None, key: Key, digests: Digests) -> str:
+    """Say why the job has to run; empty if its outputs are what it would make.
+
+    Then they only get a new time, since Make goes by that.
+    """
+    changed = [out.name for out in job.outputs if not _is_made(out, record, digests)]
+    reason = why(record, key, changed)
+    if record and not reason:
+        drop_by_products(job, record, digests)
+        for out in job.outputs:
+            date(out)
+            digests.remember(out, record.outputs[out.name])
+    return reason
+
+
+def _is_made(out: Path, record: Record | None, digests: Digests) -> bool:
+    return bool(record) and out.exists() and digests.of(out) == record.outputs.get(out.name)
+
+
+def drop_by_products(job: Job, record: Record, digests: Digests) -> None:
+    """Remove by-products of other runs: they would pass for this one's."""
+    for path in job.by_products:
+        if path.exists() and digests.of(path) != record.by_products.get(path.name):
+            path.unlink()
+
+
+# The moment before anything was read. Results are as new as that, not as the moment they are done:
+# what is changed while a stage runs must count as newer than its result.
+STARTED = time.time_ns()
+
+
+def date(out: Path) -> None:
+    """Give a result, a file or a folder with its files, the time at which this process began."""
+    paths = [out, *out.iterdir()] if out.is_dir() else [out]
+    for path in paths:
+        os.utime(path, ns=(STARTED, STARTED))
