@@ -47,7 +47,7 @@ class Job(NamedTuple):
     @property
     def lock(self) -> Path:
         """Held by whoever makes it."""
-        return self.log.with_suffix(".lock")
+        return self.work / f"{str(self.log.with_suffix('')).replace('/', '-')}.lock"
 
     @property
     def work(self) -> Path:

@@ -34,7 +34,7 @@ def room_for(need: int, folder: Path, waiting: Callable[[], None]) -> Iterator[N
     total = available()
     handle = None
     while True:
-        with locked(place / "lock"):
+        with locked(folder / "memory.lock"):
             others = _held(place)
             if not others or others + need <= total:
                 held = place / f"{need}-{os.getpid()}"
@@ -56,9 +56,7 @@ def _held(place: Path) -> int:
     """What the stages that run may need, in bytes; the files of killed ones are removed."""
     total = 0
     for file in place.iterdir():
-        need, dash, _ = file.name.partition("-")
-        if not dash:
-            continue
+        need = file.name.partition("-")[0]
         with suppress(OSError):
             handle = try_lock(file, os.O_RDWR)
             if handle is None:
