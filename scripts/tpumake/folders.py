@@ -72,6 +72,7 @@ def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 def put_folder(temporary: Path, path: Path) -> None:
     """Rename a folder to ``path``, swapping it for what was there, which may be gone afterwards."""
+    _put_back(path)
     if not path.exists():
         temporary.rename(path)
     elif not _exchange(temporary, path):

@@ -11,19 +11,20 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Digests", "Key", "Record", "sha256", "why"]
+__all__ = ["Digests", "Key", "Record", "content", "sha256", "why"]
 
 # Raise it when keys are made otherwise, or results of the same inputs become other bytes.
 FORMAT = 1
 # A file whose time is this near to the moment of reading may have changed within the clock's tick.
 TICK = 50_000_000
-# What the dataset stage notes about its work is not what the calibration reads.
+# What the dataset stage notes about its work is not what the calibration reads; but it is there.
 NOTES = {"manifest.json"}
+NOTED = ""
 
 # How many reasons are told.
 SHOWN = 4
@@ -88,14 +89,18 @@ class Record(NamedTuple):
 class Digests:
     """SHA-256 of files, remembered by size, time and inode so that nothing is read twice.
 
-    The memory is an SQLite file that many processes share; without it everything is read.
+    The memory is an SQLite file that many processes share. It only saves time: where it fails, on
+    a full disk for instance, everything is read; and one that is damaged is removed.
     """
 
     def __init__(self, memory: Path) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
-        self._memory.execute("pragma synchronous = off")
-        self._memory.execute(
+        self._place = memory
+        self._memory: sqlite3.Connection | None = None
+        with suppress(sqlite3.OperationalError):
+            self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
+        self._ask("pragma synchronous = off")
+        self._ask(
             "create table if not exists files (path text primary key, stat text, digest text)"
         )
 
@@ -103,25 +108,38 @@ class Digests:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._memory.close()
+        self._close()
 
     def of(self, path: Path) -> Digest:
-        """The digest of a file, or those of all files below a folder, notes left out."""
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            kept = [file for file in files if file.name not in NOTES]
-            return {file.relative_to(path).as_posix(): self._file(file) for file in kept}
-        return self._file(path)
+        """The digest of a file, or those of all files below a folder; of notes, that they exist."""
+        return content(path, self._file)
+
+    def _ask(self, statement: str, values: tuple[str, ...] = ()) -> list[tuple]:
+        """Ask the memory, which may know nothing."""
+        if self._memory is None:
+            return []
+        try:
+            return self._memory.execute(statement, values).fetchall()
+        except sqlite3.OperationalError:
+            pass
+        except sqlite3.DatabaseError:
+            with suppress(OSError):
+                self._place.unlink()
+        self._close()
+        return []
+
+    def _close(self) -> None:
+        if self._memory:
+            self._memory.close()
+        self._memory = None
 
     def _file(self, path: Path) -> str:
         stat = path.stat()
         seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
         name = str(path.absolute())
-        query = "select digest from files where path = ? and stat = ?"
-        with closing(self._memory.execute(query, (name, seen))) as cursor:
-            row = cursor.fetchone()
-        if row:
-            return row[0]
+        known = self._ask("select digest from files where path = ? and stat = ?", (name, seen))
+        if known:
+            return known[0][0]
         now = time.time_ns()
         digest = sha256(path)
         if stat.st_mtime_ns < now - TICK:
@@ -132,12 +150,13 @@ class Digests:
         """Note what is known of a file, or of a folder's files, without reading them."""
         if isinstance(digest, dict):
             for name, one in digest.items():
-                self.remember(path / name, one)
+                if one != NOTED:
+                    self.remember(path / name, one)
             return
         stat = path.stat()
         seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
         row = (str(path.absolute()), seen, digest)
-        self._memory.execute("insert or replace into files values (?, ?, ?)", row)
+        self._ask("insert or replace into files values (?, ?, ?)", row)
 
 
 def sha256(path: Path) -> str:
@@ -147,6 +166,17 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def content(path: Path, of_file: Callable[[Path], str] = sha256) -> Digest:
+    """The digest of a file, or those of all files below a folder; of notes, that they exist."""
+    if not path.is_dir():
+        return of_file(path)
+    return {
+        file.relative_to(path).as_posix(): NOTED if file.name in NOTES else of_file(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
 
 
 def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
