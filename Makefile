@@ -40,6 +40,8 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
+# JSON: 1 has .key print JSON.
+JSON ?=
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
 # PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
@@ -180,18 +182,20 @@ stage = @$(HOST_PYTHON) scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_C
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
-tool   = --needs '$(TOOLS)' $(call code,$(CODE_tpu_mlir)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
-	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1
+tool   = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1.py
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
-CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples)
+CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples npz)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
-CODE_tpu_mlir := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(LOCK) scripts/toolchain_bin/npz_tool.py \
-	scripts/npz_compare.py $(call library,npz npz_compare similarity settling cvimodel)
+CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel)
+CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
+	$(call library,npz npz_compare similarity)
+CODE_model_deploy := $(CODE_model_transform)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -246,11 +250,11 @@ test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_tpu_mlir)
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform)
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call tool,model_transform.py) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
+	  $(call tool,model_transform) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
@@ -258,10 +262,10 @@ calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_
 calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) $(CODE_tpu_mlir)
+		$$(call calibration_set,$$m) $(CODE_run_calibration)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
-	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
+	  $(call tool,run_calibration) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
@@ -278,14 +282,14 @@ upper = $(subst int,INT,$(subst bf,BF,$1))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
-		$$(call test_prerequisite,$$m) $(CODE_tpu_mlir)
+		$$(call test_prerequisite,$$m) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) \
-	  $(call tool,model_deploy.py) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
+	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -311,7 +315,15 @@ define variant
 $1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
 	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
 	$$(if $$(built_$1_$2),@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel'))
+.PHONY: $1_$2.key
+$1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
 endef
+
+# The keys of a variant's stages, in their order.
+records = '$(BUILD)/$1/logs/downgrade.key' $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
+	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8,$2),'$(BUILD)/$1/logs/calibrate.key') \
+	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
 include models.mk
 
@@ -328,6 +340,7 @@ define help_text
 make MODEL_VARIANT           build a model, for instance: make $(firstword $(MODELS))_$(firstword $(VARIANTS))
 make MODEL, make all         every variant of a model's stanza; of all models
 make list                    what can be built
+make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
 make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +34,19 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_the_keys_of_its_stages_can_be_looked_at(built: Checkout) -> None:
+    said = built.make("tiny_int8.key").stdout
+    stages = re.findall(r"^(\S+)  ([0-9a-f]{64})$", said, re.M)
+    assert [name for name, _ in stages] == [
+        "downgrade", "shapes-16", "transform", "calibrate", "int8",
+    ]  # fmt: skip
+    assert re.search(r"^  input       [0-9a-f]{16}  tiny.mlir \(made by transform\)$", said, re.M)
+    assert "--quantize INT8" in said
+    assert "requirements/tpu_mlir-1.7.txt" in said
+    document = json.loads(built.make("tiny_int8.key", "JSON=1").stdout)
+    assert [one["digest"] for one in document] == [digest for _, digest in stages]
 
 
 def test_the_model_is_one_that_the_chip_takes(built: Checkout) -> None:
