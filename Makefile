@@ -215,14 +215,16 @@ $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 
 # dataset: pictures of any kind, in the form and number that the calibration takes. $* is its name.
 dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,DATASET))))))$(patsubst %,-%,$(filter-out 100,$(call get,$1,INPUT_NUM)))
-# The folder and what is in it. Names with spaces fall apart into words that are no files; those
-# pictures are watched through their folder's time only.
-pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
+# The folder and what is in it. Names with spaces fall apart into words that are no files; where there
+# are such, the stage looks at the contents each time.
+pictures = $(call files,$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
+files = $(call files_of,$(wildcard $1),$1)
+files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
 dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
 $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normalize_dataset) \
 		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET))
-	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' \
+	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' $(if $(filter-out FORCE,$?),,--keep-times) \
 	  --in source=$(call quoted,$(call path,$(call dataset_user,$*),DATASET)) \
 	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
 

@@ -142,6 +142,8 @@ def parser() -> argparse.ArgumentParser:
     add("--top", action="store_true", help="start at the top of the checkout; {work} is the "
         "private folder")  # fmt: skip
     add("--same-addresses", action="store_true", help="switch address randomisation off")
+    add("--keep-times", action="store_true", help="results that are what they should be are not "
+        "older than anything")  # fmt: skip
     add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
         help="say why the stage runs, or not")  # fmt: skip
     add("-v", "--verbose", action="store_true", default=os.environ.get("V", "0") == "1",
@@ -168,6 +170,7 @@ def main() -> int:
         by_products=chosen.by_products,
         needs=chosen.needs,
         same_addresses=chosen.same_addresses,
+        keep_times=chosen.keep_times,
     )
     display = Display(job.model, chosen.label or job.stage, chosen.verbose)
     try:

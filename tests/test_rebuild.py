@@ -117,6 +117,22 @@ def test_a_picture_that_is_not_taken(built: Checkout) -> None:
     assert ran(built) == []
 
 
+def test_a_picture_with_a_space_in_its_name(built: Checkout) -> None:
+    """Make can't name it, so contents are looked at; what follows only where they changed."""
+    picture = used(built, 5)
+    spaced = picture.with_name("a picture.jpg")
+    picture.rename(spaced)
+    ran(built)
+    assert ran(built) == []
+    said = built.make("tiny", *QUICK, "WHY=1").stdout
+    assert re.findall(r"^(\S+) +\S+ +does not run", said, re.M) == ["shapes-10"]
+    pixels = np.asarray(Image.open(spaced))
+    Image.fromarray(255 - pixels).save(spaced, quality=95)
+    stages = ran(built)
+    assert stages[:2] == ["calibrate", "dataset"]
+    assert "bf16" not in stages
+
+
 def manifest_names(checkout: Checkout) -> set[str]:
     manifest = (checkout.path / "build/datasets/shapes-10/manifest.json").read_text()
     return set(re.findall(r'"source": "images/([^"]+)"', manifest))
