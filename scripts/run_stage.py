@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,11 @@ def named(pairs: list[str]) -> dict[str, Path]:
 
 def parser() -> argparse.ArgumentParser:
     """What the Makefile may say."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # With a width given it need not ask for the terminal's, which takes some more imports.
+    formatter = partial(argparse.HelpFormatter, width=100)
+    arguments = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=formatter
+    )
     add = arguments.add_argument
     add("--stage", required=True, help="which rules of tpumake/stages.py apply")
     add("--model", required=True, help="shown in the first column")
