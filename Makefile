@@ -7,6 +7,8 @@
 #   build/<m>/<m>.mlir
 #     │ calibrate  ◄─ build/datasets/<d> ◄─ dataset ◄─ datasets/<d>
 #   build/<m>/<m>_calib_table
+#     │ qtable        for mixed precision: which layers INT8 would spoil
+#   build/<m>/<chip>/<m>_qtable
 #     │ deploy        quantised, compared with the float network, run on the emulator
 #   build/<m>/<chip>/<m>_<variant>.cvimodel
 #
@@ -67,6 +69,11 @@ DEFAULT_DATASET              =
 DEFAULT_INPUT_NUM            = 100
 DEFAULT_TUNE_NUM             = 5
 DEFAULT_HISTOGRAM_BIN_NUM    = 2048
+DEFAULT_QTABLE_INPUT_NUM     = 10
+DEFAULT_EXPECTED_COS         = 0.99
+DEFAULT_MIN_LAYER_COS        = 0.99
+DEFAULT_FP_TYPE              = auto
+DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_TEST_INPUT           =
 DEFAULT_FUSE_PREPROCESS      = 1
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
@@ -76,6 +83,7 @@ DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
 DEFAULT_INT8_TOLERANCE       = 0.8,0.5
 DEFAULT_BF16_TOLERANCE       = 0.95,0.8
+DEFAULT_MIX_TOLERANCE        = 0.8,0.5
 DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
 DEFAULT_VARIANTS             = int8
 DEFAULT_URL                  =
@@ -108,7 +116,7 @@ define newline
 endef
 
 CHIPS    := cv180x cv181x cv182x cv183x
-VARIANTS := int8 bf16
+VARIANTS := int8 bf16 mix
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
@@ -193,6 +201,7 @@ CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,da
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel)
+CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
@@ -269,9 +278,23 @@ $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUIL
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
 	  $(call tool,run_calibration) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
 
+# qtable: the layers that stay in float where INT8 alone is not good enough. Its search asks the chip.
+qtable_flags = --processor $(CHIP) --input_num $(call get,$1,QTABLE_INPUT_NUM) \
+	$(call option,$1,EXPECTED_COS,--expected_cos) $(call option,$1,MIN_LAYER_COS,--min_layer_cos) \
+	$(call option,$1,FP_TYPE,--fp_type) $(call option,$1,GLOBAL_COMPARE_LAYERS,--global_compare_layers)
+qtable_parameters = $(qtable_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
+$(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
+		$(BUILD)/$$m/$$m_calib_table $(BUILD)/$$m/$(CHIP)/qtable.parameters $$(call calibration_set,$$m) \
+		$(CODE_run_qtable)
+	$(call stage,$m) qtable --log '$(BUILD)/$m/$(CHIP)/logs/qtable.log' --in '$<' --in '$(word 2,$^)' --in '$(word 3,$^)' \
+	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' \
+	  --out '$(BUILD)/$m/$(CHIP)/$m_qtable' --out '$(BUILD)/$m/$(CHIP)/$m_loss_table.txt' \
+	  $(call tool,run_qtable) $m.mlir --dataset dataset --calibration_table $m_calib_table \
+	  -o $m_qtable --loss_table $m_loss_table.txt $(call qtable_flags,$m)
+
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
-deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
-	$(if $(filter int8,$2),--calibration_table $1_calib_table) \
+deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call upper,$2)) \
+	$(if $(filter int8 mix,$2),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
 	$(call flag,$1,QUANT_INPUT,--quant_input) $(call flag,$1,QUANT_OUTPUT,--quant_output) \
 	$(if $(call fused,$1),--fuse_preprocess $(call option,$1,CUSTOMIZATION_FORMAT,--customization_format) \
 	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
@@ -279,15 +302,16 @@ deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
 deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE))
+calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
-upper = $(subst int,INT,$(subst bf,BF,$1))
+upper = $(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1)))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
-		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
+		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
 		$$(call test_prerequisite,$$m) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
+	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) \
@@ -324,7 +348,8 @@ endef
 
 # The keys of a variant's stages, in their order.
 records = '$(BUILD)/$1/logs/downgrade.key' $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
-	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8,$2),'$(BUILD)/$1/logs/calibrate.key') \
+	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
+	$(if $(filter mix,$2),'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
 include models.mk

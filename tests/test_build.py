@@ -174,6 +174,30 @@ def test_a_wrong_shape_is_one_line(second: Checkout) -> None:
     assert "log: build/tiny/logs/transform.log" in lines[2]
 
 
+def test_mixed_precision_where_int8_is_good_enough_is_int8(second: Checkout) -> None:
+    said = second.make("tiny_mix").stdout
+    assert "INT8 is good enough: cosine 0.99" in said
+    models = second.path / "build/tiny/cv181x"
+    assert (models / "tiny_mix.cvimodel").read_bytes() == (
+        models / "tiny_int8.cvimodel"
+    ).read_bytes()
+
+
+def test_mixed_precision_keeps_layers_in_float(second: Checkout, toolchain: Toolchain) -> None:
+    search = ("tiny_QTABLE_INPUT_NUM=1", "tiny_MIN_LAYER_COS=0.999", "tiny_EXPECTED_COS=0.996")
+    said = second.make("tiny_mix", *search).stdout
+    found = re.search(r"(\d+) float layers: cosine of INT8 ([\d.]+) → ([\d.]+)", said)
+    assert found
+    assert float(found[2]) < 0.996 < float(found[3])
+    models = second.path / "build/tiny/cv181x"
+    table = (models / "tiny_qtable").read_text()
+    assert len(re.findall(r"^/\S+ BF16$", table, re.M)) == int(found[1])
+    assert "Cos: 0.9" in (models / "tiny_loss_table.txt").read_text()
+    assert (models / "tiny_mix.cvimodel").stat().st_size > (
+        models / "tiny_int8.cvimodel"
+    ).stat().st_size
+
+
 def test_a_test_picture_that_is_none_is_told_and_nothing_is_lost(second: Checkout) -> None:
     (second.path / "junk.jpg").write_text("no picture")
     before = digests(second.path / "build/tiny")

@@ -144,6 +144,15 @@ def test_another_test_picture(built: Checkout) -> None:
     assert ran(built, argument) == ["bf16", "int8", "transform"]
 
 
+def test_only_the_search_for_float_layers(built: Checkout) -> None:
+    """Other thresholds: table and mixed model, or the table alone if it comes out the same."""
+    search = ("tiny_QTABLE_INPUT_NUM=1", "tiny_MIN_LAYER_COS=0.999", "tiny_VARIANTS=int8 mix bf16")
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.5") == ["mix", "qtable"]
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.996") == ["mix", "qtable"]
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.9961") == ["qtable"]
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.9961") == []
+
+
 def test_another_dataset_and_back(built: Checkout) -> None:
     """The first one's folder is older than what the second made, and must count all the same."""
     other = "tiny_DATASET=datasets/shapes_val"

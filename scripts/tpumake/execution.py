@@ -84,13 +84,13 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         with room_for(need, job.work, lambda: display.tick("waits for memory")):
             code, peak = _run_all([*before, command], job, folder, display)
         text = job.log.read_text(errors="replace")
+        result = stages.Result(text, folder, job.outputs, command)
+        if not code:
+            rules.settle(result, int(job.environment.get("SOURCE_DATE_EPOCH", "0")))
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             raise CheckFailed(stages.explain(text, code, missing))
-        epoch = int(job.environment.get("SOURCE_DATE_EPOCH", "0"))
-        for out in job.outputs:
-            rules.settle(folder / out.name, epoch)
-        figure = rules.figure(stages.Result(text, folder, job.outputs, command))
+        figure = rules.figure(result)
         by_products = [path for path in job.by_products if (folder / path.name).exists()]
         for out in [*job.outputs, *by_products]:
             put(folder / out.name, out)
