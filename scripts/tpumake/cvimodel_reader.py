@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from flatbuffers import number_types as numbers
 from flatbuffers.table import Table
 
-from tpumake.cli import BadInput
+from tpumake.errors import BadInput
 
 __all__ = [
     "DType",

@@ -23,8 +23,8 @@ from google.protobuf.message import DecodeError, Message
 from onnx import NodeProto, TensorProto
 from PIL import Image
 
-from tpumake.cli import BadInput
 from tpumake.cvimodel_reader import ModelFile, SectionType, Weight, read_cvimodel
+from tpumake.errors import BadInput
 from tpumake.npz import NpzFile
 
 __all__ = ["MOST", "differences"]
