@@ -42,7 +42,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key print JSON.
+# JSON: 1 has .key and .reproduce print JSON.
 JSON ?=
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
@@ -337,10 +337,12 @@ $2: | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
 endef
 
+# 1 in the builds that are made to be compared: what they made isn't there afterwards.
+REPRODUCING ?=
 define variant
 $1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
 	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
-	$$(if $$(built_$1_$2),@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel'))
+	$$(if $$(built_$1_$2),$(if $(REPRODUCING),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
 .PHONY: $1_$2.key
 $1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
@@ -357,6 +359,17 @@ include models.mk
 .PHONY: all list
 all: $(MODELS)
 
+# reproduce: what is built twice from nothing, under other conditions, has the same bytes.
+# The models that a target belongs to, and where what they are built from is.
+reproduced = $(strip $(foreach each,$(MODELS),$(if $(filter all $(each) $(addprefix $(each)_,$(VARIANTS)) \
+	$(BUILD)/$(each)/% $(BUILD)/datasets/$(call dataset,$(each))/%,$1),$(each))))
+sources_of = $(foreach name,ONNX DATASET TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
+%.reproduce: FORCE | $(HELPERS)
+	@$(if $(call reproduced,$*),,$(error there is no $* to reproduce; make list shows what can be built))
+	@'$(VENV)/bin/python' scripts/reproduce.py '$*' $(if $(JSON),--json) --build '$(BUILD)' --make '$(MAKE_COMMAND)' \
+	  $(addprefix --makefile ,$(MAKEFILE_LIST)) --environment '$(VENV)' --environment '$(TOOLCHAIN)' \
+	  $(foreach each,$(call reproduced,$*),$(call sources_of,$(each)))
+
 list:
 	@:$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS))))
 
@@ -368,6 +381,7 @@ make MODEL_VARIANT           build a model, for instance: make $(firstword $(MOD
 make MODEL, make all         every variant of a model's stanza; of all models
 make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
+make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
 make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long

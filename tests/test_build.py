@@ -17,6 +17,8 @@ import pytest
 from conftest import ROOT, Checkout, Toolchain, copy_project
 from PIL import Image
 
+from tpumake.cvimodel_reader import read_cvimodel
+
 pytestmark = [pytest.mark.toolchain, pytest.mark.slow]
 
 MODEL = "build/tiny/cv181x/tiny_int8.cvimodel"
@@ -293,3 +295,26 @@ def test_the_emulators_tolerance_is_a_variable(toolchain: Toolchain, tmp_path: P
 
     assert [compare(name) for name in names] == [1, 1]
     assert [compare(name, TPUMAKE_MODEL_TOLERANCE="0.9,0.8") for name in names] == [0, 1]
+
+
+def test_the_reader_of_cvimodels_agrees_with_the_tools_own(
+    built: Checkout, toolchain: Toolchain
+) -> None:
+    file = read_cvimodel(built.path / MODEL)
+    info = toolchain.run(["model_tool", "--info", str(built.path / MODEL)], built.path).stdout
+    (program,) = file.model.programs
+    rows = {row[-1]: row for row in map(str.split, info.splitlines()) if row and row[0].isdigit()}
+    for each in file.model.sections:
+        digest = hashlib.md5(file.section(each)).hexdigest()
+        row = [each.type.name.lower(), each.name, str(each.size), str(each.offset), digest]
+        assert rows[digest][1:] == row
+    for each in file.model.weight_map:
+        kind, dims = each.type.name.lower(), [str(size) for size in each.shape.dim]
+        assert rows[each.name][1:-1] == [str(each.start), str(each.size), kind, *dims]
+    for each in program.tensor_map:
+        assert rows[each.name][2:7] == [
+            each.dtype.name.lower(), *(str(size) for size in each.shape.dim),
+        ]  # fmt: skip
+    assert f"For {file.model.target} chip ONLY" in info
+    assert f"Mlir Version: {file.model.mlir_version}" in info
+    assert file.header.md5 == hashlib.md5(file.flatbuffer + file.binary).digest()
