@@ -154,7 +154,13 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
-    environment = os.environ | job.environment
+    # Results follow the layout of the heap, so nobody's settings of the allocator reach the tools.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
+    }
+    environment |= job.environment
     environment |= {
         "PYTHONUNBUFFERED": "1",
         # What the tools call by name and we do better: see scripts/toolchain_bin.
