@@ -7,6 +7,8 @@
 #   build/<m>/<m>.mlir
 #     │ calibrate  ◄─ build/datasets/<d> ◄─ dataset ◄─ datasets/<d>
 #   build/<m>/<m>_calib_table
+#     │ qtable        for mixed precision: which layers INT8 would spoil
+#   build/<m>/<chip>/<m>_qtable
 #     │ deploy        quantised, compared with the float network, run on the emulator
 #   build/<m>/<chip>/<m>_<variant>.cvimodel
 #
@@ -40,6 +42,8 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
+# JSON: 1 has .key and .reproduce print JSON.
+JSON ?=
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
 # PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
@@ -65,6 +69,11 @@ DEFAULT_DATASET              =
 DEFAULT_INPUT_NUM            = 100
 DEFAULT_TUNE_NUM             = 5
 DEFAULT_HISTOGRAM_BIN_NUM    = 2048
+DEFAULT_QTABLE_INPUT_NUM     = 10
+DEFAULT_EXPECTED_COS         = 0.99
+DEFAULT_MIN_LAYER_COS        = 0.99
+DEFAULT_FP_TYPE              = auto
+DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_TEST_INPUT           =
 DEFAULT_FUSE_PREPROCESS      = 1
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
@@ -74,6 +83,7 @@ DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
 DEFAULT_INT8_TOLERANCE       = 0.8,0.5
 DEFAULT_BF16_TOLERANCE       = 0.95,0.8
+DEFAULT_MIX_TOLERANCE        = 0.8,0.5
 DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
 DEFAULT_VARIANTS             = int8
 DEFAULT_URL                  =
@@ -106,7 +116,7 @@ define newline
 endef
 
 CHIPS    := cv180x cv181x cv182x cv183x
-VARIANTS := int8 bf16
+VARIANTS := int8 bf16 mix
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
@@ -180,18 +190,21 @@ stage = @$(HOST_PYTHON) scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_C
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
-tool   = --needs '$(TOOLS)' $(call code,$(CODE_tpu_mlir)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
-	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1
+tool   = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1.py
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
-CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples)
+CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples npz)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
-CODE_tpu_mlir := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(LOCK) scripts/toolchain_bin/npz_tool.py \
-	scripts/npz_compare.py $(call library,npz npz_compare similarity settling cvimodel)
+CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel)
+CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
+CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
+	$(call library,npz npz_compare similarity)
+CODE_model_deploy := $(CODE_model_transform)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -211,14 +224,16 @@ $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 
 # dataset: pictures of any kind, in the form and number that the calibration takes. $* is its name.
 dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,DATASET))))))$(patsubst %,-%,$(filter-out 100,$(call get,$1,INPUT_NUM)))
-# The folder and what is in it. Names with spaces fall apart into words that are no files; those
-# pictures are watched through their folder's time only.
-pictures = $(wildcard $(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
+# The folder and what is in it. Names with spaces fall apart into words that are no files; where there
+# are such, the stage looks at the contents each time.
+pictures = $(call files,$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
+files = $(call files_of,$(wildcard $1),$1)
+files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
 dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
 $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normalize_dataset) \
 		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET))
-	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' \
+	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' $(if $(filter-out FORCE,$?),,--keep-times) \
 	  --in source=$(call quoted,$(call path,$(call dataset_user,$*),DATASET)) \
 	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
 
@@ -246,11 +261,11 @@ test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_tpu_mlir)
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform)
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call tool,model_transform.py) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
+	  $(call tool,model_transform) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
@@ -258,14 +273,28 @@ calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_
 calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) $(CODE_tpu_mlir)
+		$$(call calibration_set,$$m) $(CODE_run_calibration)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
-	  $(call tool,run_calibration.py) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
+	  $(call tool,run_calibration) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
+
+# qtable: the layers that stay in float where INT8 alone is not good enough. Its search asks the chip.
+qtable_flags = --processor $(CHIP) --input_num $(call get,$1,QTABLE_INPUT_NUM) \
+	$(call option,$1,EXPECTED_COS,--expected_cos) $(call option,$1,MIN_LAYER_COS,--min_layer_cos) \
+	$(call option,$1,FP_TYPE,--fp_type) $(call option,$1,GLOBAL_COMPARE_LAYERS,--global_compare_layers)
+qtable_parameters = $(qtable_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
+$(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
+		$(BUILD)/$$m/$$m_calib_table $(BUILD)/$$m/$(CHIP)/qtable.parameters $$(call calibration_set,$$m) \
+		$(CODE_run_qtable)
+	$(call stage,$m) qtable --log '$(BUILD)/$m/$(CHIP)/logs/qtable.log' --in '$<' --in '$(word 2,$^)' --in '$(word 3,$^)' \
+	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' \
+	  --out '$(BUILD)/$m/$(CHIP)/$m_qtable' --out '$(BUILD)/$m/$(CHIP)/$m_loss_table.txt' \
+	  $(call tool,run_qtable) $m.mlir --dataset dataset --calibration_table $m_calib_table \
+	  -o $m_qtable --loss_table $m_loss_table.txt $(call qtable_flags,$m)
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
-deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
-	$(if $(filter int8,$2),--calibration_table $1_calib_table) \
+deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call upper,$2)) \
+	$(if $(filter int8 mix,$2),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
 	$(call flag,$1,QUANT_INPUT,--quant_input) $(call flag,$1,QUANT_OUTPUT,--quant_output) \
 	$(if $(call fused,$1),--fuse_preprocess $(call option,$1,CUSTOMIZATION_FORMAT,--customization_format) \
 	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
@@ -273,19 +302,20 @@ deploy_flags = --processor $(CHIP) --quantize $(call upper,$2) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
 deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE))
+calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
-upper = $(subst int,INT,$(subst bf,BF,$1))
+upper = $(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1)))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
-		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(if $$(filter int8,$$v),$(BUILD)/$$m/$$m_calib_table) \
-		$$(call test_prerequisite,$$m) $(CODE_tpu_mlir)
+		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
+		$$(call test_prerequisite,$$m) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(if $(filter int8,$v),--in '$(BUILD)/$m/$m_calib_table') $(call test_input,$m) \
+	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) \
-	  $(call tool,model_deploy.py) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
+	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -307,16 +337,38 @@ $2: | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
 endef
 
+# 1 in the builds that are made to be compared: what they made isn't there afterwards.
+REPRODUCING ?=
 define variant
 $1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
 	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
-	$$(if $$(built_$1_$2),@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel'))
+	$$(if $$(built_$1_$2),$(if $(REPRODUCING),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
+.PHONY: $1_$2.key
+$1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
 endef
+
+# The keys of a variant's stages, in their order.
+records = '$(BUILD)/$1/logs/downgrade.key' $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
+	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
+	$(if $(filter mix,$2),'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
 include models.mk
 
 .PHONY: all list
 all: $(MODELS)
+
+# reproduce: what is built twice from nothing, under other conditions, has the same bytes.
+# The models that a target belongs to, and where what they are built from is.
+reproduced = $(strip $(foreach each,$(MODELS),$(if $(filter all $(each) $(addprefix $(each)_,$(VARIANTS)) \
+	$(BUILD)/$(each)/% $(BUILD)/datasets/$(call dataset,$(each))/%,$1),$(each))))
+sources_of = $(foreach name,ONNX DATASET TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
+%.reproduce: FORCE | $(HELPERS)
+	@$(if $(call reproduced,$*),,$(error there is no $* to reproduce; make list shows what can be built))
+	@'$(VENV)/bin/python' scripts/reproduce.py '$*' $(if $(JSON),--json) --build '$(BUILD)' --make '$(MAKE_COMMAND)' \
+	  $(addprefix --makefile ,$(MAKEFILE_LIST)) --environment '$(VENV)' --environment '$(TOOLCHAIN)' \
+	  $(foreach each,$(call reproduced,$*),$(call sources_of,$(each)))
 
 list:
 	@:$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS))))
@@ -328,6 +380,8 @@ define help_text
 make MODEL_VARIANT           build a model, for instance: make $(firstword $(MODELS))_$(firstword $(VARIANTS))
 make MODEL, make all         every variant of a model's stanza; of all models
 make list                    what can be built
+make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
+make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
 make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,11 @@ def named(pairs: list[str]) -> dict[str, Path]:
 
 def parser() -> argparse.ArgumentParser:
     """What the Makefile may say."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    # With a width given it need not ask for the terminal's, which takes some more imports.
+    formatter = partial(argparse.HelpFormatter, width=100)
+    arguments = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=formatter
+    )
     add = arguments.add_argument
     add("--stage", required=True, help="which rules of tpumake/stages.py apply")
     add("--model", required=True, help="shown in the first column")
@@ -140,6 +145,8 @@ def parser() -> argparse.ArgumentParser:
     add("--top", action="store_true", help="start at the top of the checkout; {work} is the "
         "private folder")  # fmt: skip
     add("--same-addresses", action="store_true", help="switch address randomisation off")
+    add("--keep-times", action="store_true", help="results that are what they should be are not "
+        "older than anything")  # fmt: skip
     add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
         help="say why the stage runs, or not")  # fmt: skip
     add("-v", "--verbose", action="store_true", default=os.environ.get("V", "0") == "1",
@@ -188,6 +195,7 @@ def main() -> int:
         by_products=chosen.by_products,
         needs=chosen.needs,
         same_addresses=chosen.same_addresses,
+        keep_times=chosen.keep_times,
     )
     display = Display(job.model, chosen.label or job.stage, chosen.verbose)
     try:

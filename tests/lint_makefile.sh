@@ -2,7 +2,7 @@
 # No variable of the Makefile may be used without being set: a misspelt name expands to nothing, and
 # Make says so only when it is asked to. Nothing is built, this is a dry run.
 set -u
-said=$(make --warn-undefined-variables --dry-run BUILD=build/lint help list all 2>&1 >/dev/null)
+said=$(make --warn-undefined-variables --dry-run BUILD=build/lint help list all all.reproduce 2>&1 >/dev/null)
 status=$?
 warnings=$(printf '%s\n' "$said" | grep 'undefined variable')
 if [ -n "$warnings" ]; then

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, Checkout, Toolchain, copy_project
 from PIL import Image
+
+from tpumake.cvimodel_reader import read_cvimodel
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.slow]
 
@@ -32,6 +36,19 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_the_keys_of_its_stages_can_be_looked_at(built: Checkout) -> None:
+    said = built.make("tiny_int8.key").stdout
+    stages = re.findall(r"^(\S+)  ([0-9a-f]{64})$", said, re.M)
+    assert [name for name, _ in stages] == [
+        "downgrade", "shapes-16", "transform", "calibrate", "int8",
+    ]  # fmt: skip
+    assert re.search(r"^  input       [0-9a-f]{16}  tiny.mlir \(made by transform\)$", said, re.M)
+    assert "--quantize INT8" in said
+    assert "requirements/tpu_mlir-1.7.txt" in said
+    document = json.loads(built.make("tiny_int8.key", "JSON=1").stdout)
+    assert [one["digest"] for one in document] == [digest for _, digest in stages]
 
 
 def test_the_model_is_one_that_the_chip_takes(built: Checkout) -> None:
@@ -159,6 +176,30 @@ def test_a_wrong_shape_is_one_line(second: Checkout) -> None:
     assert "log: build/tiny/logs/transform.log" in lines[2]
 
 
+def test_mixed_precision_where_int8_is_good_enough_is_int8(second: Checkout) -> None:
+    said = second.make("tiny_mix").stdout
+    assert "INT8 is good enough: cosine 0.99" in said
+    models = second.path / "build/tiny/cv181x"
+    assert (models / "tiny_mix.cvimodel").read_bytes() == (
+        models / "tiny_int8.cvimodel"
+    ).read_bytes()
+
+
+def test_mixed_precision_keeps_layers_in_float(second: Checkout, toolchain: Toolchain) -> None:
+    search = ("tiny_QTABLE_INPUT_NUM=1", "tiny_MIN_LAYER_COS=0.999", "tiny_EXPECTED_COS=0.996")
+    said = second.make("tiny_mix", *search).stdout
+    found = re.search(r"(\d+) float layers: cosine of INT8 ([\d.]+) → ([\d.]+)", said)
+    assert found
+    assert float(found[2]) < 0.996 < float(found[3])
+    models = second.path / "build/tiny/cv181x"
+    table = (models / "tiny_qtable").read_text()
+    assert len(re.findall(r"^/\S+ BF16$", table, re.M)) == int(found[1])
+    assert "Cos: 0.9" in (models / "tiny_loss_table.txt").read_text()
+    assert (models / "tiny_mix.cvimodel").stat().st_size > (
+        models / "tiny_int8.cvimodel"
+    ).stat().st_size
+
+
 def test_a_test_picture_that_is_none_is_told_and_nothing_is_lost(second: Checkout) -> None:
     (second.path / "junk.jpg").write_text("no picture")
     before = digests(second.path / "build/tiny")
@@ -254,3 +295,26 @@ def test_the_emulators_tolerance_is_a_variable(toolchain: Toolchain, tmp_path: P
 
     assert [compare(name) for name in names] == [1, 1]
     assert [compare(name, TPUMAKE_MODEL_TOLERANCE="0.9,0.8") for name in names] == [0, 1]
+
+
+def test_the_reader_of_cvimodels_agrees_with_the_tools_own(
+    built: Checkout, toolchain: Toolchain
+) -> None:
+    file = read_cvimodel(built.path / MODEL)
+    info = toolchain.run(["model_tool", "--info", str(built.path / MODEL)], built.path).stdout
+    (program,) = file.model.programs
+    rows = {row[-1]: row for row in map(str.split, info.splitlines()) if row and row[0].isdigit()}
+    for each in file.model.sections:
+        digest = hashlib.md5(file.section(each)).hexdigest()
+        row = [each.type.name.lower(), each.name, str(each.size), str(each.offset), digest]
+        assert rows[digest][1:] == row
+    for each in file.model.weight_map:
+        kind, dims = each.type.name.lower(), [str(size) for size in each.shape.dim]
+        assert rows[each.name][1:-1] == [str(each.start), str(each.size), kind, *dims]
+    for each in program.tensor_map:
+        assert rows[each.name][2:7] == [
+            each.dtype.name.lower(), *(str(size) for size in each.shape.dim),
+        ]  # fmt: skip
+    assert f"For {file.model.target} chip ONLY" in info
+    assert f"Mlir Version: {file.model.mlir_version}" in info
+    assert file.header.md5 == hashlib.md5(file.flatbuffer + file.binary).digest()

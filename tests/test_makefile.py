@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import onnx
@@ -209,3 +210,36 @@ def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
         checkout.make(DOWNGRADED)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.05
+
+
+# What doesn't change results: errors, exit codes, temporary files.
+PLUMBING = {"__init__", "cli", "errors", "files", "folders"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "program"),
+    [
+        ("stanza", "check_stanza.py"),
+        ("dataset", "normalize_dataset.py"),
+        ("downgrade", "onnx_downgrade.py"),
+        ("transform", "npz_compare.py"),
+        ("calibrate", "tpumake/settling.py"),
+        ("deploy", "npz_compare.py"),
+        ("deploy", "tpumake/settling.py"),
+    ],
+)
+def test_a_stages_key_covers_all_code_that_does_its_work(
+    checkout: Checkout, stage: str, program: str
+) -> None:
+    """What a program imports of ours, and what that imports, is in the key of its stage."""
+    said = checkout.make("--dry-run", "tiny").stdout.replace("\\\n", " ")
+    line = next(line for line in said.splitlines() if f" --stage {stage} " in line)
+    covered = set(re.findall(r"--code scripts/(\S+)", line))
+    finder = ModuleFinder(path=[str(ROOT / "scripts")])
+    finder.run_script(str(ROOT / "scripts" / program))
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    needed = {str(file.relative_to(ROOT / "scripts")) for file in files}
+    assert program in needed
+    assert {name for name in needed if Path(name).stem not in PLUMBING} <= covered
+    for lock in {"requirements/helpers.txt"} if "tpumake/" not in program else set():
+        assert f"--code {lock}" in line

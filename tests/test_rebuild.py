@@ -117,6 +117,22 @@ def test_a_picture_that_is_not_taken(built: Checkout) -> None:
     assert ran(built) == []
 
 
+def test_a_picture_with_a_space_in_its_name(built: Checkout) -> None:
+    """Make can't name it, so contents are looked at; what follows only where they changed."""
+    picture = used(built, 5)
+    spaced = picture.with_name("a picture.jpg")
+    picture.rename(spaced)
+    ran(built)
+    assert ran(built) == []
+    said = built.make("tiny", *QUICK, "WHY=1").stdout
+    assert re.findall(r"^(\S+) +\S+ +does not run", said, re.M) == ["shapes-10"]
+    pixels = np.asarray(Image.open(spaced))
+    Image.fromarray(255 - pixels).save(spaced, quality=95)
+    stages = ran(built)
+    assert stages[:2] == ["calibrate", "dataset"]
+    assert "bf16" not in stages
+
+
 def manifest_names(checkout: Checkout) -> set[str]:
     manifest = (checkout.path / "build/datasets/shapes-10/manifest.json").read_text()
     return set(re.findall(r'"source": "images/([^"]+)"', manifest))
@@ -126,6 +142,15 @@ def test_another_test_picture(built: Checkout) -> None:
     other = next((built.path / "datasets/shapes_val/images").iterdir())
     argument = f"tiny_TEST_INPUT={other.relative_to(built.path)}"
     assert ran(built, argument) == ["bf16", "int8", "transform"]
+
+
+def test_only_the_search_for_float_layers(built: Checkout) -> None:
+    """Other thresholds: table and mixed model, or the table alone if it comes out the same."""
+    search = ("tiny_QTABLE_INPUT_NUM=1", "tiny_MIN_LAYER_COS=0.999", "tiny_VARIANTS=int8 mix bf16")
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.5") == ["mix", "qtable"]
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.996") == ["mix", "qtable"]
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.9961") == ["qtable"]
+    assert ran(built, *search, "tiny_EXPECTED_COS=0.9961") == []
 
 
 def test_another_dataset_and_back(built: Checkout) -> None:

@@ -228,6 +228,34 @@ def test_a_calibration_table_is_looked_into(tmp_path: Path, table: str, reason: 
         stages.STAGES["calibrate"].figure(result(tmp_path, "", "--input_num", "12"))
 
 
+SEARCHED = "int8 outputs_cos:0.97 old\nmix model outputs_cos:{}\n"
+
+
+def searched(tmp_path: Path, log: str) -> str:
+    (tmp_path / "m_qtable").write_text("# n\n###\na BF16\nb BF16\n")
+    command = ["run", "run_qtable.py", "--expected_cos", "0.99"]
+    found = stages.Result(log, tmp_path, [Path("m_qtable")], command)
+    return stages.STAGES["qtable"].figure(found)
+
+
+def test_a_search_that_broke_off_is_a_failure(tmp_path: Path) -> None:
+    """The tool goes on after its own errors, with the table that it has by then."""
+    log = "An exception happened: /model.10/a 's input:b not exist\n" + SEARCHED.format("0.995")
+    with pytest.raises(CheckFailed, match=r"broke off.*: /model\.10/a"):
+        searched(tmp_path, log)
+
+
+def test_a_search_that_does_not_reach_its_goal_says_so(tmp_path: Path) -> None:
+    assert searched(tmp_path, SEARCHED.format("0.991")).endswith("INT8 0.97 → 0.991")
+    assert "2 float layers" in searched(tmp_path, SEARCHED.format("0.991"))
+    assert "0.99 is not reached" in searched(tmp_path, SEARCHED.format("0.5"))
+
+
+def test_a_search_without_an_end_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="not complete"):
+        searched(tmp_path, "Processing a")
+
+
 def test_calibrations_progress_is_read() -> None:
     line = (
         "tune op: /model.4/cv2/Conv_output_0_Conv:  13%|#3       | 29/231 [00:03<00:31,  6.34it/s]"

@@ -123,7 +123,7 @@ class Cache:
             for name, inner, source in places:
                 digest = files.setdefault(name, {})[inner] = sha256(source)
                 target = self._place("cas", digest)
-                if target.exists():
+                if target.exists() and sha256(target) == digest:
                     _used(target)
                 elif _copy(source, temporary / digest, digest):
                     added += source.stat().st_size
@@ -154,7 +154,7 @@ class Cache:
     def _evict(self) -> int:
         """If there is too much, remove what was not used for longest; give the bytes left."""
         found = []
-        for path in self.folder.glob("*/??/*"):
+        for path in (*self.folder.glob("ac/??/*"), *self.folder.glob("cas/??/*")):
             with suppress(OSError):
                 stat = path.stat()
                 found.append((stat.st_mtime_ns, stat.st_size, path))

@@ -88,6 +88,9 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         with room_for(need, job.work, lambda: display.tick("waits for memory")):
             code, peak = _run_all([*before, command], job, folder, display)
         text = job.log.read_text(errors="replace")
+        result = stages.Result(text, folder, job.outputs, command)
+        if not code:
+            rules.settle(result, int(job.environment.get("SOURCE_DATE_EPOCH", "0")))
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             _insist_on_room(text, job.build)
@@ -95,10 +98,7 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         changed = why(Record(key, {}, ""), job.key(digests), [])
         if changed:
             raise BadInput(f"{changed} while the tool ran: make again")
-        epoch = int(job.environment.get("SOURCE_DATE_EPOCH", "0"))
-        for out in job.outputs:
-            rules.settle(folder / out.name, epoch)
-        figure = rules.figure(stages.Result(text, folder, job.outputs, command))
+        figure = rules.figure(result)
         by_products = [path for path in job.by_products if (folder / path.name).exists()]
         record = Record(
             key,
@@ -186,7 +186,13 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
-    environment = os.environ | job.environment
+    # Results follow the layout of the heap, so nobody's settings of the allocator reach the tools.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
+    }
+    environment |= job.environment
     environment |= {
         "PYTHONUNBUFFERED": "1",
         # What the tools call by name and we do better: see scripts/toolchain_bin.

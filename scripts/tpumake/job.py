@@ -21,7 +21,8 @@ class Job(NamedTuple):
     part in the private folder. ``spares`` are files that help where they are there, with the record
     of the stage that made them. ``by_products`` are outputs that nothing depends on, large and
     quickly made again: the cache leaves them out. ``needs`` are targets that Make has to make
-    before the command can be started.
+    before the command can be started. ``keep_times`` says that the outputs, where they are what
+    they should be, are not older than any input.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class Job(NamedTuple):
     by_products: list[Path] = []  # noqa: RUF012
     needs: list[str] = []  # noqa: RUF012
     same_addresses: bool = False
+    keep_times: bool = False
 
     @property
     def record(self) -> Path:
@@ -77,13 +79,13 @@ class Job(NamedTuple):
 def fresh(job: Job, record: Record | None, key: Key, digests: Digests) -> str:
     """Say why the job has to run; empty if its outputs are what it would make.
 
-    Then they only get a new time, since Make goes by that.
+    Then they only get a new time, since Make goes by that, if they need one.
     """
     changed = [out.name for out in job.outputs if not _is_made(out, record, digests)]
     reason = why(record, key, changed)
     if record and not reason:
         drop_by_products(job, record, digests)
-        for out in job.outputs:
+        for out in () if job.keep_times else job.outputs:
             date(out)
             digests.remember(out, record.outputs[out.name])
     return reason

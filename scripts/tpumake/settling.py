@@ -1,4 +1,4 @@
-"""What is taken out of the tools' results so that two runs give the same bytes: the times.
+"""What is done to the tools' results so that two runs give the same bytes, and each gives all.
 
 Part of every tool stage's key: a change here makes other results.
 """
@@ -11,17 +11,22 @@ from pathlib import Path
 
 from tpumake.cvimodel import set_build_time
 
-__all__ = ["calibration_table", "model"]
+__all__ = ["empty_quantize_table", "model", "table"]
 
 
-def calibration_table(path: Path, epoch: int) -> None:
-    """The table's first line is the time at which it was made; write another one.
+def table(path: Path, epoch: int) -> None:
+    """The first line of tables is the time at which they were made; write another one.
 
     :param epoch: seconds since 1970, shown in UTC
     """
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(epoch))
     text = re.sub(r"\A(# \w+ time: ).*", rf"\g<1>{when}", path.read_text())
     path.write_text(text)
+
+
+def empty_quantize_table(path: Path) -> None:
+    """Where INT8 is good enough, run_qtable writes nothing; write a table without layers."""
+    path.write_text("# INT8 alone is good enough\n###\n# op_name   quantize_mode\n")
 
 
 def model(path: Path, epoch: int) -> None:

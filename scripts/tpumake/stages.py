@@ -37,16 +37,17 @@ class Stage(NamedTuple):
     """How to read one kind of stage.
 
     ``before`` gives commands to run in the private folder before the stage's own; ``settle`` takes
-    out of the outputs what differs from run to run, before anything looks at them; ``figure`` gives
-    the text that people see, or raises CheckFailed; ``progress`` reads one line of output as (what
-    is counted, done, total); ``advice`` is what to do when the stage failed, where the cause itself
+    out of the outputs what differs from run to run, before anything looks at them, and adds what
+    the tool leaves out when all is well (second argument: SOURCE_DATE_EPOCH); ``figure`` gives the
+    text that people see, or raises CheckFailed; ``progress`` reads one line of output as (what is
+    counted, done, total); ``advice`` is what to do when the stage failed, where the cause itself
     does not say it; ``memory`` is how many bytes the stage may need, as far as can be said before.
     """
 
     figure: Callable[[Result], str]
     progress: Callable[[str], Progress | None] = lambda line: None
     advice: str = ""
-    settle: Callable[[Path, int], None] = lambda path, epoch: None
+    settle: Callable[[Result, int], None] = lambda result, epoch: None
     before: Callable[[Path, list[str]], list[list[str]]] = lambda folder, command: []
     memory: Callable[[Job], int] = lambda job: 3 * 10**8
 
@@ -109,6 +110,10 @@ def _calibration_memory(job: Job) -> int:
     return 3 * 10**8 + pictures * _activations(next(iter(job.inputs.values()))) // 10
 
 
+def _search_memory(job: Job) -> int:
+    return 2 * _calibration_memory(job)
+
+
 def _transform_memory(job: Job) -> int:
     # Before there is a network in tpu_mlir's form, its tensors are guessed from the weights.
     return 3 * 10**8 + 100 * next(iter(job.inputs.values())).stat().st_size
@@ -135,6 +140,53 @@ def _reference_outputs(folder: Path, command: list[str]) -> list[list[str]]:
              "--output", reference, "--dump_all_tensors"]]  # fmt: skip
 
 
+def _settle_tables(result: Result, epoch: int) -> None:
+    for out in result.outputs:
+        settling.table(result.folder / out.name, epoch)
+
+
+def _settle_model(result: Result, epoch: int) -> None:
+    settling.model(result.folder / result.outputs[0].name, epoch)
+
+
+# What run_qtable says, and then writes no table.
+_INT8_IS_ENOUGH = re.compile(r"current int8 cos:(\S+) is higher than expected_cos:([\d.]+)")
+
+
+def _settle_search(result: Result, epoch: int) -> None:
+    enough = _INT8_IS_ENOUGH.search(result.log)
+    if enough:
+        for out in result.outputs:
+            settling.empty_quantize_table(result.folder / out.name)
+    elif all((result.folder / out.name).exists() for out in result.outputs):
+        _settle_tables(result, epoch)
+
+
+def _search(result: Result) -> str:
+    """What the search for float layers came to.
+
+    :raises CheckFailed: if it broke off; the tool goes on then, with the table that it has so far
+    """
+    broke_off = re.search(r"An exception happened: (.*)", result.log)
+    if broke_off:
+        raise CheckFailed(f"the search broke off, and its table is not complete: {broke_off[1]}")
+    enough = _INT8_IS_ENOUGH.search(result.log)
+    if enough:
+        return f"INT8 is good enough: cosine {float(enough[1]):.6f}, no float layers"
+    table = (result.folder / result.outputs[0].name).read_text()
+    layers = [line for line in table.splitlines() if line and not line.startswith("#")]
+    before = re.search(r"int8 outputs_cos:(\S+) old", result.log)
+    after = re.search(r"mix model outputs_cos:(\S+)", result.log)
+    if not before or not after or any(len(line.split()) != 2 for line in layers):
+        raise CheckFailed("the quantisation table is not complete")
+    wanted = result.command[result.command.index("--expected_cos") + 1]
+    # What the tool calls the mixed model's cosine is that of its last trial, which it may have
+    # taken back; it is the table's only where the search ended because that was good enough.
+    reached = float(after[1]) > float(wanted)
+    outcome = f"→ {after[1]}" if reached else f"alone, {wanted} is not reached"
+    return f"{len(layers)} float layers: cosine of INT8 {before[1]} {outcome}"
+
+
 def _calibration(result: Result) -> str:
     table = (result.folder / result.outputs[0].name).read_text()
     # Fewer pictures than were asked for will do, if there are no more.
@@ -155,9 +207,8 @@ def _calibration_progress(line: str) -> Progress | None:
     if not match:
         return None
     what, done, total = match.groups()
-    phase = (
-        "tuned" if what.startswith("tune") else "ranges" if "activation" in what else "thresholds"
-    )
+    phases = {"tune": "tuned", "Processing": "searched", "activation": "ranges"}
+    phase = next((phases[sign] for sign in phases if sign in what), "thresholds")
     return f"tensors, {phase}", int(done), int(total)
 
 
@@ -197,14 +248,22 @@ STAGES = {
         _calibration,
         _calibration_progress,
         advice="is there memory enough? fewer pictures (INPUT_NUM) need less",
-        settle=settling.calibration_table,
+        settle=_settle_tables,
         memory=_calibration_memory,
+    ),
+    "qtable": Stage(
+        _search,
+        _calibration_progress,
+        advice="fewer pictures (QTABLE_INPUT_NUM) need less memory; GLOBAL_COMPARE_LAYERS tells "
+        "the search what to look at",
+        settle=_settle_search,
+        memory=_search_memory,
     ),
     "deploy": Stage(
         _deploy,
         advice="where tensors disagree: do MEAN, SCALE, PIXEL_FORMAT and the pictures suit the "
         "network? then try bf16, or a lower tolerance in the stanza",
-        settle=settling.model,
+        settle=_settle_model,
         before=_reference_outputs,
         memory=_deploy_memory,
     ),

@@ -1,0 +1,134 @@
+"""Small cvimodels, made with the flatbuffers package, for tests of what reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+from flatbuffers import Builder
+
+WEIGHTS = bytes(range(64))
+COMMANDS = bytes(range(100, 200))
+
+
+def _vector(builder: Builder, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _longs(builder: Builder, values: Sequence[int]) -> int:
+    builder.StartVector(8, len(values), 8)
+    for value in reversed(values):
+        builder.PrependInt64(value)
+    return builder.EndVector()
+
+
+def _shape(builder: Builder, dims: Sequence[int]) -> int:
+    offset = _longs(builder, dims)
+    builder.StartObject(1)
+    builder.PrependUOffsetTRelativeSlot(0, offset, 0)
+    return builder.EndObject()
+
+
+def _weight(builder: Builder, name: str, start: int, size: int) -> int:
+    text, shape = builder.CreateString(name), _shape(builder, (1, size))
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(0, text, 0)
+    builder.PrependInt64Slot(1, (1 << 40) + start, 0)
+    builder.PrependUint32Slot(2, size, 0)
+    builder.PrependUOffsetTRelativeSlot(3, shape, 0)
+    builder.PrependUint8Slot(4, 6, 0)
+    return builder.EndObject()
+
+
+def _tensor(builder: Builder, name: str, offset: int, qscale: float) -> int:
+    text, shape = builder.CreateString(name), _shape(builder, (1, 3, 8, -1))
+    builder.StartObject(5)
+    builder.PrependFloat32Slot(4, qscale, 0.0)
+    quant = builder.EndObject()
+    builder.StartObject(13)
+    builder.PrependUOffsetTRelativeSlot(1, text, 0)
+    builder.PrependInt64Slot(2, offset, 0)
+    builder.PrependUint8Slot(3, 7, 0)
+    builder.PrependUOffsetTRelativeSlot(4, shape, 0)
+    builder.PrependUOffsetTRelativeSlot(6, quant, 0)
+    builder.PrependBoolSlot(11, True, False)
+    return builder.EndObject()
+
+
+def _section(builder: Builder, kind: int, name: str, size: int, offset: int) -> int:
+    text = builder.CreateString(name)
+    builder.StartObject(7)
+    builder.PrependUint8Slot(0, kind, 0)
+    builder.PrependUOffsetTRelativeSlot(1, text, 0)
+    builder.PrependUint32Slot(2, size, 0)
+    builder.PrependUint32Slot(3, offset, 0)
+    return builder.EndObject()
+
+
+def _program(builder: Builder, tensors: Sequence[tuple[str, int, float]]) -> int:
+    names = [builder.CreateString(name) for name, _, _ in tensors]
+    inputs, outputs = _vector(builder, names[:1]), _vector(builder, names[1:])
+    tensor_map = _vector(builder, [_tensor(builder, *each) for each in tensors])
+    text = builder.CreateString("subfunc_0")
+    builder.StartObject(2)
+    builder.PrependUOffsetTRelativeSlot(0, text, 0)
+    tpu = builder.EndObject()
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(3, tpu, 0)
+    routine = builder.EndObject()
+    routines = _vector(builder, [routine])
+    builder.StartObject(8)
+    for slot, offset in ((2, inputs), (3, outputs), (4, tensor_map), (5, routines)):
+        builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    builder.PrependUint32Slot(6, 4096, 0)
+    builder.PrependUint32Slot(7, 512, 0)
+    return builder.EndObject()
+
+
+def flatbuffer(
+    name: str = "net",
+    build_time: str = "1980-01-01 00:00:00",
+    tensors: Sequence[tuple[str, int, float]] = (("images", 0, 0.5), ("out", 16, 1.0)),
+    weights: Sequence[tuple[str, int, int]] = (("conv.weight", 0, 48), ("conv.bias", 48, 16)),
+    sections: Sequence[tuple[int, str, int, int]] = (
+        (0, "weight", len(WEIGHTS), 0),
+        (1, "subfunc_0", len(COMMANDS), len(WEIGHTS)),
+    ),
+) -> bytes:
+    """The fields of a model; what it leaves out has the schema's default."""
+    builder = Builder(0)
+    texts = {slot: builder.CreateString(text) for slot, text in
+             ((1, name), (2, build_time), (8, "cv181x"), (9, "v1.7"))}  # fmt: skip
+    lists = {
+        5: _vector(builder, [_weight(builder, *each) for each in weights]),
+        6: _vector(builder, [_program(builder, tensors)]),
+        7: _vector(builder, [_section(builder, *each) for each in sections]),
+    }
+    builder.StartObject(10)
+    for slot, offset in (texts | lists).items():
+        builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+    builder.Prep(1, 3)
+    for part in (0, 4, 1):
+        builder.PrependUint8(part)
+    builder.PrependStructSlot(0, builder.Offset(), 0)
+    builder.Finish(builder.EndObject())
+    return bytes(builder.Output())
+
+
+def cvimodel(
+    body: bytes | None = None,
+    binary: bytes = WEIGHTS + COMMANDS,
+    chip: bytes = b"cv181x",
+    version: tuple[int, int] = (1, 4),
+    md5: bytes | None = None,
+    **fields: object,
+) -> bytes:
+    """A whole file; ``fields`` are those of ``flatbuffer``."""
+    body = flatbuffer(**fields) if body is None else body
+    digest = hashlib.md5(body + binary).digest() if md5 is None else md5
+    head = b"CviModel" + struct.pack("<IBB", len(body), *version) + digest
+    return head + chip.ljust(16, b"\0") + b"Cv" + body + binary
