@@ -186,11 +186,13 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
-    # Results follow the layout of the heap, so nobody's settings of the allocator reach the tools.
+    # Results follow the layout of the heap, so nobody's settings of the allocator, nor another one
+    # or other libraries that use it, reach the tools.
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
+        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD")
+        and not name.startswith("MALLOC_")
     }
     environment |= job.environment
     environment |= {
