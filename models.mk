@@ -9,7 +9,7 @@ yolo11n_SCALE         = 0.0039216,0.0039216,0.0039216
 yolo11n_PIXEL_FORMAT  = rgb
 yolo11n_OUTPUTS       = auto
 yolo11n_DATASET       = datasets/shapes
-yolo11n_VARIANTS      = int8 bf16
+yolo11n_VARIANTS      = int8 mix bf16
 $(eval $(call model,yolo11n))
 
 # Ultralytics' own YOLO11n, trained on COCO's 80 classes (AGPL-3.0), fetched when it is first needed.

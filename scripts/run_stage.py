@@ -145,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     add("--top", action="store_true", help="start at the top of the checkout; {work} is the "
         "private folder")  # fmt: skip
     add("--same-addresses", action="store_true", help="switch address randomisation off")
+    add("--libc-matters", action="store_true", help="the host's C library is part of the key")
     add("--keep-times", action="store_true", help="results that are what they should be are not "
         "older than anything")  # fmt: skip
     add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
@@ -196,6 +197,7 @@ def main() -> int:
         needs=chosen.needs,
         same_addresses=chosen.same_addresses,
         keep_times=chosen.keep_times,
+        libc_matters=chosen.libc_matters,
     )
     display = Display(job.model, chosen.label or job.stage, chosen.verbose)
     try:

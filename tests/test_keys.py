@@ -143,3 +143,11 @@ def test_two_scripts_of_one_name_both_count(tmp_path: Path) -> None:
         before = job.key(digests).digest
         code[0].write_text("changed")
         assert job.key(digests).digest != before
+
+
+def test_the_c_library_counts_where_it_matters(tmp_path: Path) -> None:
+    job = Job("deploy", "m", {}, [], ["tool"], tmp_path, tmp_path / "log")
+    with Digests(tmp_path / "memory") as digests:
+        assert job.key(digests).parameters == []
+        (libc,) = job._replace(libc_matters=True).key(digests).parameters
+    assert libc.startswith("glibc 2.")

@@ -57,6 +57,7 @@ def sabotage(checkout: Checkout, code: str) -> None:
     helper.write_text(text)
 
 
+@pytest.mark.slow
 def test_two_builds_that_are_the_same(checkout: Checkout) -> None:
     done = checkout.make(f"{NETWORK}.reproduce")
     first, second = (done.stdout.index(f"build {number} of 2") for number in (1, 2))

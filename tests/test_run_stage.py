@@ -20,6 +20,12 @@ from tpumake.errors import CheckFailed
 PASSED = "230 compared, 230 passed, lowest cosine 0.9999, lowest Euclidean 0.99 (t)"
 
 
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make hands its own on, and then nothing would run here."""
+    monkeypatch.setenv("CACHE", "0")
+
+
 class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -22,7 +22,8 @@ class Job(NamedTuple):
     of the stage that made them. ``by_products`` are outputs that nothing depends on, large and
     quickly made again: the cache leaves them out. ``needs`` are targets that Make has to make
     before the command can be started. ``keep_times`` says that the outputs, where they are what
-    they should be, are not older than any input.
+    they should be, are not older than any input. ``libc_matters`` says that the bytes depend on
+    the host's C library.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Job(NamedTuple):
     needs: list[str] = []  # noqa: RUF012
     same_addresses: bool = False
     keep_times: bool = False
+    libc_matters: bool = False
 
     @property
     def record(self) -> Path:
@@ -70,7 +72,8 @@ class Job(NamedTuple):
         return Key(
             stage=self.stage,
             parameters=[names.get(word, word) for word in self.command[1:]]
-            + [f"{name}={value}" for name, value in sorted(self.environment.items())],
+            + [f"{name}={value}" for name, value in sorted(self.environment.items())]
+            + ([os.confstr("CS_GNU_LIBC_VERSION") or "another libc"] if self.libc_matters else []),
             inputs={name: digests.of(path) for name, path in self.inputs.items()},
             code={path.as_posix(): str(digests.of(path)) for path in self.code},
         )
