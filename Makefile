@@ -366,8 +366,8 @@ BENCH_ROUNDS ?= 11
 ACCEPT ?= 0
 KNOBS += BENCH_VENV BENCH_MODEL BENCH_ROUNDS ACCEPT
 .PHONY: bench
-bench: $(BENCH_MODEL)_int8 $(HELPERS) $(BENCH)
-	@'$(VENV)/bin/python' scripts/bench.py $< --rounds $(BENCH_ROUNDS) --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' \
+bench: $(HELPERS) $(BENCH) $(BENCH_MODEL)_int8
+	@'$(VENV)/bin/python' scripts/bench.py $(BENCH_MODEL)_int8 --rounds $(BENCH_ROUNDS) --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' \
 	  --venv '$(VENV)' --toolchain '$(TOOLCHAIN)' --rivals '$(BENCH_VENV)' --accepted docs/bench.json \
 	  $(if $(filter 1,$(ACCEPT)),--accept)
 

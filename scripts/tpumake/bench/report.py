@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def missed(document: dict) -> list[str]:
     for row in document["rows"]:
         for time in row["times"]:
             if time["at_most"] is not None and time["median"] > time["at_most"]:
-                limit = duration(time["at_most"])
+                limit = duration(time["at_most"], exact)
                 lines.append(
                     f"{row['title']}: {time['tool']} took {duration(time['median'])}, "
                     f"and may take {limit}"
@@ -91,7 +91,7 @@ def missed(document: dict) -> list[str]:
             if ratio["at_least"] is not None and ratio["median"] < ratio["at_least"]:
                 lines.append(
                     f"{row['title']}: {_name(ratio)} is {number(ratio['median'])}, "
-                    f"and has to be {number(ratio['at_least'])}"
+                    f"and has to be {exact(ratio['at_least'])}"
                 )
     return lines
 
@@ -110,7 +110,7 @@ def regressions(document: dict, accepted: dict) -> list[str]:
                 drop = 100 * (1 - ratio["median"] / before)
                 lines.append(
                     f"{row['title']}: {_name(ratio)} was {number(before)} and is "
-                    f"{number(ratio['median'])}, {drop:.0f} % less"
+                    f"{number(ratio['median'])}, {drop:.0f} % less than accepted"
                 )
     return lines
 
@@ -158,22 +158,25 @@ def _spread(ratio: dict) -> str:
 
 
 def _limits(time: dict, ratios: Sequence[dict]) -> list[str]:
-    limits = [] if time["at_most"] is None else [f"≤ {duration(time['at_most'])}"]
+    limits = [] if time["at_most"] is None else [f"≤ {duration(time['at_most'], exact)}"]
     bounds = [(ratio["at_least"], ratio["fast"]) for ratio in ratios]
-    return limits + [f"≥ {number(least)} × {fast}" for least, fast in bounds if least is not None]
+    return limits + [f"≥ {exact(least)} × {fast}" for least, fast in bounds if least is not None]
 
 
 def _name(ratio: dict) -> str:
     return f"{ratio['slow']} / {ratio['fast']}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds with the unit that suits them, three digits at most."""
-    if seconds < 1:
-        return f"{number(1000 * seconds)} ms"
-    return f"{number(seconds)} s"
-
-
 def number(value: float) -> str:
-    """A number with two digits, or all those before the point."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+    """A number that was measured: two digits, or all those before the point."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def exact(value: float) -> str:
+    """A number that was set."""
+    return f"{value:g}"
+
+
+def duration(seconds: float, write: Callable[[float], str] = number) -> str:
+    """Seconds, with the unit that suits them."""
+    return f"{write(1000 * seconds)} ms" if seconds < 1 else f"{write(seconds)} s"
