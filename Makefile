@@ -177,6 +177,13 @@ $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) 
 .PHONY: setup
 setup: $(HELPERS) $(TOOLS)
 
+# What Make is measured against, for `make bench` and nothing else.
+BENCH_VENV ?= .bench
+BENCH      := $(BENCH_VENV)/ready
+BENCH_FROM := requirements/bench.txt
+$(BENCH): $(call outdated,$(BENCH),$(BENCH_FROM),$(BENCH_VENV)/bin/python)
+	@$(PYTHON) scripts/setup_venv.py '$(BENCH_VENV)' $(BENCH_FROM) && cat $(BENCH_FROM) > '$@'
+
 # ---------------------------------------------------------------------------------------------
 # The pipeline. In each rule $m is the model, taken from the target's name: build/$m/…
 
@@ -386,6 +393,7 @@ make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long
 make lint                    ruff, the Makefile, shellcheck
+make bench                   how long make takes, beside DVC and Snakemake with the same stages
 make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too
 
@@ -424,6 +432,18 @@ lint: $(DEV)
 	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* .ci/run
 	@sh tests/lint_makefile.sh
 
+# BENCH_MODEL: what is measured with; BENCH_ROUNDS: how often everything runs; ACCEPT: 1 puts the
+# ratios that were measured in place of those in docs/bench.json, instead of comparing them.
+BENCH_MODEL ?= tiny
+BENCH_ROUNDS ?= 11
+ACCEPT ?= 0
+KNOBS += BENCH_VENV BENCH_MODEL BENCH_ROUNDS ACCEPT
+.PHONY: bench
+bench: $(HELPERS) $(BENCH) $(BENCH_MODEL)_int8
+	@'$(VENV)/bin/python' scripts/bench.py $(BENCH_MODEL)_int8 --rounds $(BENCH_ROUNDS) --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' \
+	  --venv '$(VENV)' --toolchain '$(TOOLCHAIN)' --rivals '$(BENCH_VENV)' --accepted docs/bench.json \
+	  $(if $(filter 1,$(ACCEPT)),--accept)
+
 # Every lock from its .in file. --upgrade is yours to add: make lock UPGRADE=--upgrade
 COMPILE = cd requirements && '$(abspath $(VENV))/bin/uv' pip compile --quiet --no-config --generate-hashes \
 	--no-emit-index-url --only-binary :all: --custom-compile-command 'make lock' $(UPGRADE)
@@ -434,9 +454,10 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
 	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 
 clean:
 	rm -rf '$(BUILD)'
 
 distclean: clean
-	rm -rf '$(VENV)' '$(TOOLCHAIN)'
+	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)'
