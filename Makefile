@@ -192,7 +192,7 @@ m = $(firstword $(subst /, ,$*))
 v = $(lastword $(subst _, ,$*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
-stage = @$(HOST_PYTHON) scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
+stage = @$(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.

@@ -7,12 +7,11 @@ contents have the same keys.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +42,8 @@ class Key(NamedTuple):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all of it, in hex."""
+        import hashlib
+
         text = json.dumps(self._asdict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -73,11 +74,10 @@ class Record(NamedTuple):
         """The record in a text that ``to_json`` gave; None if it is damaged or of another kind."""
         try:
             document = json.loads(text)
-            digest = document.pop("digest")
-            record = cls(**document | {"key": Key(**document["key"])})
+            del document["digest"]
+            return cls(**document | {"key": Key(**document["key"])})
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return record if record.key.digest == digest else None
 
     def to_json(self) -> str:
         """All of it, and the key's digest, as text."""
@@ -95,6 +95,8 @@ class Digests:
         memory.parent.mkdir(parents=True, exist_ok=True)
         self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
         self._memory.execute("pragma synchronous = off")
+        # What is new is written in one go: each write takes as long as reading a picture.
+        self._new: dict[str, tuple[str, str]] = {}
         self._memory.execute(
             "create table if not exists files (path text primary key, stat text, digest text)"
         )
@@ -103,29 +105,32 @@ class Digests:
         return self
 
     def __exit__(self, *_: object) -> None:
+        rows = [(name, *known) for name, known in self._new.items()]
+        if rows:
+            self._memory.execute("begin immediate")
+            self._memory.executemany("insert or replace into files values (?, ?, ?)", rows)
+            self._memory.execute("commit")
         self._memory.close()
 
     def of(self, path: Path) -> Digest:
         """The digest of a file, or those of all files below a folder, notes left out."""
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            kept = [file for file in files if file.name not in NOTES]
-            return {file.relative_to(path).as_posix(): self._file(file) for file in kept}
-        return self._file(path)
+        top = os.path.abspath(path)  # noqa: PTH100 (pathlib takes as long as all the rest)
+        if not os.path.isdir(top):  # noqa: PTH112
+            return self._file(top, os.stat(top))  # noqa: PTH116
+        return {name[len(top) + 1 :]: self._file(name, stat) for name, stat in _below(top)}
 
-    def _file(self, path: Path) -> str:
-        stat = path.stat()
-        seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
-        name = str(path.absolute())
-        query = "select digest from files where path = ? and stat = ?"
-        with closing(self._memory.execute(query, (name, seen))) as cursor:
-            row = cursor.fetchone()
-        if row:
-            return row[0]
+    def _file(self, name: str, stat: os.stat_result) -> str:
+        seen = _seen(stat)
+        known = self._new.get(name)
+        if known is None:
+            query = "select stat, digest from files where path = ?"
+            known = self._memory.execute(query, (name,)).fetchone()
+        if known and known[0] == seen:
+            return known[1]
         now = time.time_ns()
-        digest = sha256(path)
+        digest = sha256(Path(name))
         if stat.st_mtime_ns < now - TICK:
-            self.remember(path, digest)
+            self._new[name] = seen, digest
         return digest
 
     def remember(self, path: Path, digest: Digest) -> None:
@@ -133,15 +138,30 @@ class Digests:
         if isinstance(digest, dict):
             for name, one in digest.items():
                 self.remember(path / name, one)
-            return
-        stat = path.stat()
-        seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
-        row = (str(path.absolute()), seen, digest)
-        self._memory.execute("insert or replace into files values (?, ?, ?)", row)
+        else:
+            self._new[str(path.absolute())] = _seen(path.stat()), digest
+
+
+def _seen(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def _below(folder: str) -> list[tuple[str, os.stat_result]]:
+    """The files below a folder with what the file system says of them, in order of their names."""
+    found = []
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            found += _below(entry.path)
+        elif entry.is_file() and entry.name not in NOTES:
+            found.append((entry.path, entry.stat()))
+    return sorted(found, key=lambda file: file[0])
 
 
 def sha256(path: Path) -> str:
     """A file's SHA-256, in hex."""
+    # Imported where something is read: mostly all digests are remembered.
+    import hashlib
+
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -156,7 +176,7 @@ def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
     """
     if old is None:
         return "it has not run yet"
-    if key.digest == old.key.digest:
+    if key == old.key:
         gone = [f"{name} is not what was made" for name in changed_outputs]
         return ", ".join(gone)
     reasons = []
