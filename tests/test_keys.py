@@ -100,7 +100,11 @@ def test_digests_are_those_of_the_contents(tmp_path: Path) -> None:
             text=True,
             check=True,
         ).stdout.split()
-        assert digests.of(tmp_path / "data") == {"a": sums[0], "b": sums[2]}
+        assert digests.of(tmp_path / "data") == {
+            "a": sums[0],
+            "b": sums[2],
+            "manifest.json": "",
+        }
         assert digests.of(tmp_path / "data/a") == sums[0]
 
 

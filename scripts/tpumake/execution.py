@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 from tpumake import stages
 from tpumake.display import Display
-from tpumake.errors import CheckFailed
+from tpumake.errors import BadInput, CheckFailed
 from tpumake.files import locked
 from tpumake.folders import private_folder, put_folder
 from tpumake.job import Job, date
-from tpumake.keys import Digests, Key, Record
+from tpumake.keys import Digests, Key, Record, content, why
 from tpumake.memory import room_for
 
 __all__ = ["execute", "prepare", "put"]
@@ -29,6 +30,8 @@ ADDR_NO_RANDOMIZE = 0x0040000
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)
 SCRIPTS = Path(__file__).resolve().parent.parent
+# A disk with less room than this (bytes) is full.
+NO_ROOM = 1 << 16
 
 
 class Ended(NamedTuple):
@@ -50,11 +53,10 @@ def prepare(job: Job, make: str) -> None:
     environment = os.environ | {"MAKEFLAGS": f" -- {variables}" if variables else ""}
     environment.pop("MFLAGS", None)
     # Several stages at once may be the first to need it.
-    with locked(job.work / "setup.lock"):
-        done = subprocess.run(
-            [make, "--silent", "--no-print-directory", *job.needs], env=environment, check=False
-        )
-    if done.returncode:
+    command = [make, "--silent", "--no-print-directory", *job.needs]
+    with locked(job.work / "setup.lock"), _started(command, env=environment) as process:
+        process.wait()
+    if process.returncode:
         raise CheckFailed("the environment that it runs in can't be made, see above")
 
 
@@ -65,12 +67,14 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
     output decide. Outputs appear in their places only after that, each by a rename.
 
     :raises CheckFailed: the tool or a check failed; one line with the cause
+    :raises BadInput: an input changed meanwhile, so nobody knows what the result is made from
+    :raises OSError: the disk is full, for instance
     """
     rules = stages.STAGES[job.stage]
     if job.same_addresses:
         _fix_addresses()
     # The tools write files of fixed names into where they are started.
-    with private_folder(job.work, f"{job.model}-{job.stage}-") as folder:
+    with private_folder(job.work, "stage-") as folder:
         for name, source in job.inputs.items():
             (folder / name).symlink_to(source.absolute())
         for path, made_by in job.spares:
@@ -89,20 +93,21 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
             rules.settle(result, int(job.environment.get("SOURCE_DATE_EPOCH", "0")))
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
+            _insist_on_room(text, job.build)
             raise CheckFailed(stages.explain(text, code, missing))
+        changed = why(Record(key, {}, ""), job.key(digests), [])
+        if changed:
+            raise BadInput(f"{changed} while the tool ran: make again")
         figure = rules.figure(result)
         by_products = [path for path in job.by_products if (folder / path.name).exists()]
-        for out in [*job.outputs, *by_products]:
-            put(folder / out.name, out)
         record = Record(
             key,
-            {out.name: digests.of(out) for out in job.outputs},
+            {out.name: content(folder / out.name) for out in job.outputs},
             figure,
-            {path.name: digests.of(path) for path in by_products},
+            {path.name: content(folder / path.name) for path in by_products},
             peak,
         )
-        (folder / job.record.name).write_text(record.to_json())
-        put(folder / job.record.name, job.record)
+        put(folder, [*job.outputs, *by_products], record, job.record, digests)
     return record
 
 
@@ -110,14 +115,41 @@ def _is_from(path: Path, maker: Record | None, digests: Digests) -> bool:
     return bool(maker) and path.exists() and maker.by_products.get(path.name) == digests.of(path)
 
 
-def put(result: Path, place: Path) -> None:
-    """Rename a result, a file or a folder, to its place."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if result.is_dir():
-        put_folder(result, place)
-    else:
-        result.replace(place)
-    date(place)
+def _insist_on_room(log: str, build: Path) -> None:
+    """Tell a full disk from other failures: tools that met one say so, or die of a cut-off file.
+
+    :raises OSError: if there is no room
+    """
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(number) in log:
+            raise OSError(number, os.strerror(number), str(build))
+    if shutil.disk_usage(build).free < NO_ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
+
+
+def put(
+    folder: Path, places: list[Path], record: Record, record_place: Path, digests: Digests
+) -> None:
+    """Rename results, files or folders, from a private folder to their places, with their record.
+
+    Nothing needs room on the disk once the first one is in its place.
+    """
+    written = folder / record_place.name
+    written.write_text(record.to_json())
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    known = record.outputs | record.by_products
+    # The first is the one that Make asks for. It comes last: a run that is killed here runs again.
+    for place in reversed(places):
+        result = folder / place.name
+        # Before it is there: whatever has the time of its writing would count as too new.
+        date(result)
+        if result.is_dir():
+            put_folder(result, place)
+        else:
+            result.replace(place)
+        digests.remember(place, known[place.name])
+    written.replace(record_place)
 
 
 def _fix_addresses() -> None:
@@ -154,11 +186,13 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
-    # Results follow the layout of the heap, so nobody's settings of the allocator reach the tools.
+    # Results follow the layout of the heap, so nobody's settings of the allocator, nor another one
+    # or other libraries that use it, reach the tools.
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
+        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD")
+        and not name.startswith("MALLOC_")
     }
     environment |= job.environment
     environment |= {
@@ -170,12 +204,10 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
     }
     log.write(f"$ {' '.join(command)}\n".encode())
     log.flush()
-    # A group of its own, so that the tool's children end with it.
-    process = subprocess.Popen(
+    with _started(
         command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent,
-    )  # fmt: skip
-    with _stopping(process):
+        stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         pending = b""
         output = process.stdout.fileno()
@@ -192,31 +224,64 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
             for line in lines:
                 display.line(line.decode(errors="replace"), rules)
         _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        process.returncode = os.waitstatus_to_exitcode(status)
     return Ended(process.returncode, usage.ru_maxrss * 1024)
 
 
 @contextmanager
-def _stopping(process: subprocess.Popen) -> Iterator[None]:
-    """While it runs, a signal ends the command with all its children."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
+def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen]:
+    """Start a command in a group of its own, which ends with this block and with this process."""
+    # Whatever ends Make ends this process, too, and that ends what it has started.
+    _die_with_parent(signal.SIGTERM)
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        preexec_fn=lambda: _die_with_parent(signal.SIGKILL),
+        **options,
+    )
     try:
-        yield
+        with _guard(process.pid):
+            yield process
     except BaseException:
-        # A full disk, for instance.
-        os.killpg(process.pid, signal.SIGKILL)
+        # A signal, or a full disk.
+        _kill(process.pid)
         process.wait()
         raise
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
-def _end_with_parent() -> None:
-    """Have this process, which becomes the tool, end when the runner does, even by SIGKILL."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _die_with_parent(number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, in whatever way."""
+    LIBC.prctl(PR_SET_PDEATHSIG, number)
+
+
+@contextmanager
+def _guard(group: int) -> Iterator[None]:
+    """Have a process of its own end a group if this process is killed, its children's children too.
+
+    It shares this one's locks, so what they protect is in use until then.
+    """
+    reading, writing = os.pipe()
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    guard = os.fork()
+    if guard == 0:
+        try:
+            # Not hit by what hits Make's group.
+            os.setsid()
+            os.close(writing)
+            if not os.read(reading, 1):
+                _kill(group)
+        finally:
+            os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        os.write(writing, b"0")
+        os.close(writing)
+        os.waitpid(guard, 0)
+
+
+def _kill(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)

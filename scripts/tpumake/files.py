@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_write", "locked", "try_lock"]
+__all__ = ["atomic_write", "drop_if_left", "locked", "try_lock"]
+
+UNIQUE = set("0123456789abcdef-")
 
 
 @contextmanager
@@ -17,15 +19,40 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give an empty temporary file beside ``path``; on success it becomes ``path``, else it goes.
 
     Being in the same folder, the rename can't cross file systems, so nobody ever sees half a file.
+    Temporary files of killed programs go with the next one.
     """
-    unique = f"{os.getpid():x}-{time.monotonic_ns():x}"
-    temporary = path.with_name(f".{path.name}.{unique}{path.suffix}")
-    temporary.touch(exist_ok=False)
+    for left in path.parent.iterdir():
+        if _is_temporary(left, path):
+            drop_if_left(left)
+    temporary = path.with_name(f".{path.name}.{os.getpid():x}-{time.monotonic_ns():x}{path.suffix}")
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        # Held to the end. Where the file system knows no locks nobody tidies up, either.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Another program may have tidied it away before it was locked.
+        temporary.touch()
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _is_temporary(file: Path, path: Path) -> bool:
+    """Whether a file is one that ``atomic_write`` made for ``path``."""
+    before, after = f".{path.name}.", path.suffix
+    unique = file.name[len(before) : len(file.name) - len(after)]
+    return file.name == f"{before}{unique}{after}" and "-" in unique and set(unique) <= UNIQUE
+
+
+def drop_if_left(file: Path) -> None:
+    """Remove a file that nobody holds locked: the program that made it was killed."""
+    with suppress(OSError):
+        handle = try_lock(file, os.O_RDWR)
+        if handle is not None:
+            file.unlink()
+            os.close(handle)
 
 
 def try_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
@@ -48,23 +75,21 @@ def try_lock(path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int | None:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[bool]:
-    """Hold a file's lock; True if it had to be waited for.
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a file's lock.
 
     Where the file system knows no locks it goes on without: results are put in place by renames, so
     that two at once lose time and nothing else.
 
     :param waiting: called several times a second while another process has it
     """
-    waited = False
     handle = None
     with suppress(OSError):
         while (handle := try_lock(path)) is None:
-            waited = True
             waiting()
             time.sleep(0.1)
     try:
-        yield waited
+        yield
     finally:
         if handle is not None:
             os.close(handle)

@@ -72,6 +72,7 @@ def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 def put_folder(temporary: Path, path: Path) -> None:
     """Rename a folder to ``path``, swapping it for what was there, which may be gone afterwards."""
+    _put_back(path)
     if not path.exists():
         temporary.rename(path)
     elif not _exchange(temporary, path):
@@ -105,5 +106,10 @@ def _put_back(path: Path) -> None:
 def _lock(folder: Path) -> int | None:
     """A lock that ends with this process; None if another one has it, or there is no locking."""
     with suppress(OSError):
-        return try_lock(folder, os.O_RDONLY | os.O_DIRECTORY)
+        handle = try_lock(folder, os.O_RDONLY | os.O_DIRECTORY)
+        # Another program may have removed it between the opening and the locking.
+        if handle is not None and not folder.exists():
+            os.close(handle)
+            return None
+        return handle
     return None

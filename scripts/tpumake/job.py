@@ -50,8 +50,9 @@ class Job(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        """Held by whoever makes it."""
-        return self.work / f"{str(self.log.with_suffix('')).replace('/', '-')}.lock"
+        """Held by whoever makes it, however the build folder was named to them."""
+        name = os.path.relpath(self.log.with_suffix(""), self.build)
+        return self.work / f"{name.replace('/', '-')}.lock"
 
     @property
     def work(self) -> Path:

@@ -11,18 +11,20 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Digests", "Key", "Record", "sha256", "why"]
+__all__ = ["Digests", "Key", "Record", "content", "sha256", "why"]
 
 # Raise it when keys are made otherwise, or results of the same inputs become other bytes.
 FORMAT = 1
 # A file whose time is this near to the moment of reading may have changed within the clock's tick.
 TICK = 50_000_000
-# What the dataset stage notes about its work is not what the calibration reads.
+# What the dataset stage notes about its work is not what the calibration reads; but it is there.
 NOTES = {"manifest.json"}
+NOTED = ""
 
 # How many reasons are told.
 SHOWN = 4
@@ -88,16 +90,20 @@ class Record(NamedTuple):
 class Digests:
     """SHA-256 of files, remembered by size, time and inode so that nothing is read twice.
 
-    The memory is an SQLite file that many processes share; without it everything is read.
+    The memory is an SQLite file that many processes share. It only saves time: where it fails, on
+    a full disk for instance, everything is read; and one that is damaged is removed.
     """
 
     def __init__(self, memory: Path) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
-        self._memory.execute("pragma synchronous = off")
+        self._place = memory
         # What is new is written in one go: each write takes as long as reading a picture.
         self._new: dict[str, tuple[str, str]] = {}
-        self._memory.execute(
+        self._memory: sqlite3.Connection | None = None
+        with suppress(sqlite3.OperationalError):
+            self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
+        self._ask("pragma synchronous = off")
+        self._ask(
             "create table if not exists files (path text primary key, stat text, digest text)"
         )
 
@@ -105,28 +111,42 @@ class Digests:
         return self
 
     def __exit__(self, *_: object) -> None:
-        rows = [(name, *known) for name, known in self._new.items()]
-        if rows:
-            self._memory.execute("begin immediate")
-            self._memory.executemany("insert or replace into files values (?, ?, ?)", rows)
-            self._memory.execute("commit")
-        self._memory.close()
+        if self._new:
+            self._ask("begin immediate")
+            for name, known in self._new.items():
+                self._ask("insert or replace into files values (?, ?, ?)", (name, *known))
+            self._ask("commit")
+        self._close()
 
     def of(self, path: Path) -> Digest:
-        """The digest of a file, or those of all files below a folder, notes left out."""
-        top = os.path.abspath(path)  # noqa: PTH100 (pathlib takes as long as all the rest)
-        if not os.path.isdir(top):  # noqa: PTH112
-            return self._file(top, os.stat(top))  # noqa: PTH116
-        return {name[len(top) + 1 :]: self._file(name, stat) for name, stat in _below(top)}
+        """The digest of a file, or those of all files below a folder; of notes, that they exist."""
+        return content(path, self._file)
+
+    def _ask(self, statement: str, values: tuple[str, ...] = ()) -> list[tuple]:
+        """Ask the memory, which may know nothing."""
+        if self._memory is None:
+            return []
+        try:
+            return self._memory.execute(statement, values).fetchall()
+        except sqlite3.OperationalError:
+            pass
+        except sqlite3.DatabaseError:
+            with suppress(OSError):
+                self._place.unlink()
+        self._close()
+        return []
+
+    def _close(self) -> None:
+        if self._memory:
+            self._memory.close()
+        self._memory = None
 
     def _file(self, name: str, stat: os.stat_result) -> str:
         seen = _seen(stat)
-        known = self._new.get(name)
-        if known is None:
-            query = "select stat, digest from files where path = ?"
-            known = self._memory.execute(query, (name,)).fetchone()
-        if known and known[0] == seen:
-            return known[1]
+        known = [self._new[name]] if name in self._new else []
+        known = known or self._ask("select stat, digest from files where path = ?", (name,))
+        if known and known[0][0] == seen:
+            return known[0][1]
         now = time.time_ns()
         digest = sha256(Path(name))
         if stat.st_mtime_ns < now - TICK:
@@ -137,7 +157,8 @@ class Digests:
         """Note what is known of a file, or of a folder's files, without reading them."""
         if isinstance(digest, dict):
             for name, one in digest.items():
-                self.remember(path / name, one)
+                if one != NOTED:
+                    self.remember(path / name, one)
         else:
             self._new[str(path.absolute())] = _seen(path.stat()), digest
 
@@ -146,13 +167,32 @@ def _seen(stat: os.stat_result) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
 
 
+def _read(name: str, stat: os.stat_result) -> str:
+    return sha256(Path(name))
+
+
+def content(path: Path, of_file: Callable[[str, os.stat_result], str] = _read) -> Digest:
+    """The digest of a file, or those of all files below a folder; of notes, that they exist.
+
+    :param of_file: gives the digest of a file, of which it gets the absolute path
+    """
+    # Folders of pictures are large, and pathlib takes as long as all the rest.
+    top = str(path.absolute())
+    if not path.is_dir():
+        return of_file(top, path.stat())
+    return {
+        name[len(top) + 1 :]: NOTED if os.path.basename(name) in NOTES else of_file(name, stat)  # noqa: PTH119
+        for name, stat in _below(top)
+    }
+
+
 def _below(folder: str) -> list[tuple[str, os.stat_result]]:
     """The files below a folder with what the file system says of them, in order of their names."""
     found = []
     for entry in os.scandir(folder):
         if entry.is_dir():
             found += _below(entry.path)
-        elif entry.is_file() and entry.name not in NOTES:
+        elif entry.is_file():
             found.append((entry.path, entry.stat()))
     return sorted(found, key=lambda file: file[0])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -44,8 +45,9 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
 
     for folder in (job.log.parent, job.work):
         folder.mkdir(parents=True, exist_ok=True)
-    with locked(job.lock, lambda: display.tick("another make is at it")) as waited:
-        if waited and not fresh(job, Record.load(job.record), key, digests):
+    with locked(job.lock, lambda: display.tick("another make is at it")):
+        key = job.key(digests)
+        if not fresh(job, Record.load(job.record), key, digests):
             note("does not run: another make did it")
             return ""
         cache = Cache.from_environment()
@@ -86,17 +88,13 @@ def taken(job: Job, key: Key, digests: Digests, cache: Cache) -> Record | None:
     entry = cache.find(key)
     if entry is None or entry.files.keys() != {out.name for out in job.outputs}:
         return None
-    with private_folder(job.work, f"{job.model}-{job.stage}-") as folder:
+    with private_folder(job.work, "stage-") as folder:
         try:
             cache.take(entry, folder)
         except Damaged:
             return None
         job.log.write_bytes(entry.log.encode())
-        for out in job.outputs:
-            put(folder / out.name, out)
-            digests.remember(out, entry.record.outputs[out.name])
-        (folder / job.record.name).write_text(entry.record.to_json())
-        put(folder / job.record.name, job.record)
+        put(folder, job.outputs, entry.record, job.record, digests)
     drop_by_products(job, entry.record, digests)
     return entry.record
 
@@ -156,8 +154,30 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
+def stop_at_signals() -> None:
+    """Have every signal that asks this program to end be an interruption, so that it tidies up.
+
+    The first counts; more of them don't disturb the tidying. One that is ignored, as nohup has it,
+    stays so.
+    """
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+    def stop(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
+
+
 def main() -> int:
     """Run COMMAND as one stage of a build."""
+    stop_at_signals()
     chosen = parser().parse_args()
     job = Job(
         stage=chosen.stage,
