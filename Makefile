@@ -177,6 +177,13 @@ $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) 
 .PHONY: setup
 setup: $(HELPERS) $(TOOLS)
 
+# What Make is measured against, for `make bench` and nothing else.
+BENCH_VENV ?= .bench
+BENCH      := $(BENCH_VENV)/ready
+BENCH_FROM := requirements/bench.txt
+$(BENCH): $(call outdated,$(BENCH),$(BENCH_FROM),$(BENCH_VENV)/bin/python)
+	@$(PYTHON) scripts/setup_venv.py '$(BENCH_VENV)' $(BENCH_FROM) && cat $(BENCH_FROM) > '$@'
+
 # ---------------------------------------------------------------------------------------------
 # The pipeline. In each rule $m is the model, taken from the target's name: build/$m/…
 
@@ -185,7 +192,7 @@ m = $(firstword $(subst /, ,$*))
 v = $(lastword $(subst _, ,$*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
-stage = @$(HOST_PYTHON) scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
+stage = @$(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
@@ -208,9 +215,9 @@ CODE_model_deploy := $(CODE_model_transform)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
-# A stage's parameters, and which files it takes, are a file that it depends on. That is written only
+# A stage's parameters, which files it takes and which code does its work, are a file that it depends on. That is written only
 # when they differ from what it holds, so changed parameters are newer than what others made.
-parameters = $(strip $(if $(filter datasets,$m),$(call dataset_flags,$(call dataset_user,$(@F:.parameters=))),$(call $(@F:.parameters=)_parameters,$m)))
+parameters = $(strip $(if $(filter datasets,$m),$(call dataset_flags,$(call dataset_user,$(@F:.parameters=))) $(CODE_normalize_dataset),$(call $(@F:.parameters=)_parameters,$m)))
 $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 	@:$(call write,$@,$(parameters))
 
@@ -239,7 +246,7 @@ $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normali
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
 downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
-downgrade_parameters = $(call path,$1,ONNX) $(downgrade_flags)
+downgrade_parameters = $(call path,$1,ONNX) $(downgrade_flags) $(CODE_onnx_downgrade)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call path,$$m,ONNX)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
 	$(call stage,$m) downgrade --log '$(BUILD)/$m/logs/downgrade.log' --out '$@' \
@@ -252,7 +259,7 @@ transform_flags = $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1
 	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
 	$(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
-transform_parameters = $(transform_flags) $(call validating,$(test_picture))
+transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform)
 # The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
 test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
@@ -270,7 +277,7 @@ $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.on
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
 	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
-calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
+calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(CODE_run_calibration)
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
 		$$(call calibration_set,$$m) $(CODE_run_calibration)
@@ -282,7 +289,7 @@ $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUIL
 qtable_flags = --processor $(CHIP) --input_num $(call get,$1,QTABLE_INPUT_NUM) \
 	$(call option,$1,EXPECTED_COS,--expected_cos) $(call option,$1,MIN_LAYER_COS,--min_layer_cos) \
 	$(call option,$1,FP_TYPE,--fp_type) $(call option,$1,GLOBAL_COMPARE_LAYERS,--global_compare_layers)
-qtable_parameters = $(qtable_flags) $(SOURCE_DATE_EPOCH) $(calibration_set)
+qtable_parameters = $(qtable_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(CODE_run_qtable)
 $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$$m_calib_table $(BUILD)/$$m/$(CHIP)/qtable.parameters $$(call calibration_set,$$m) \
 		$(CODE_run_qtable)
@@ -301,7 +308,7 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE))
+deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
 calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1)))
@@ -386,6 +393,7 @@ make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long
 make lint                    ruff, the Makefile, shellcheck
+make bench                   how long make takes, beside DVC and Snakemake with the same stages
 make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too
 
@@ -424,6 +432,18 @@ lint: $(DEV)
 	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* .ci/run
 	@sh tests/lint_makefile.sh
 
+# BENCH_MODEL: what is measured with; BENCH_ROUNDS: how often everything runs; ACCEPT: 1 puts the
+# ratios that were measured in place of those in docs/bench.json, instead of comparing them.
+BENCH_MODEL ?= tiny
+BENCH_ROUNDS ?= 11
+ACCEPT ?= 0
+KNOBS += BENCH_VENV BENCH_MODEL BENCH_ROUNDS ACCEPT
+.PHONY: bench
+bench: $(HELPERS) $(BENCH) $(BENCH_MODEL)_int8
+	@'$(VENV)/bin/python' scripts/bench.py $(BENCH_MODEL)_int8 --rounds $(BENCH_ROUNDS) --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' \
+	  --venv '$(VENV)' --toolchain '$(TOOLCHAIN)' --rivals '$(BENCH_VENV)' --accepted docs/bench.json \
+	  $(if $(filter 1,$(ACCEPT)),--accept)
+
 # Every lock from its .in file. --upgrade is yours to add: make lock UPGRADE=--upgrade
 COMPILE = cd requirements && '$(abspath $(VENV))/bin/uv' pip compile --quiet --no-config --generate-hashes \
 	--no-emit-index-url --only-binary :all: --custom-compile-command 'make lock' $(UPGRADE)
@@ -434,9 +454,10 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
 	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 
 clean:
 	rm -rf '$(BUILD)'
 
 distclean: clean
-	rm -rf '$(VENV)' '$(TOOLCHAIN)'
+	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)'

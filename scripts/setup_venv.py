@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make `.venv`, the environment of the helpers, from requirements/helpers.txt.
+"""Make an environment from a lock: `.venv`, that of the helpers, or the one of `make bench`.
 
 Runs on the host's own python3, with nothing but the standard library.
 """
@@ -93,7 +93,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("setup_venv: interrupted; the next run takes what was already downloaded")
     version = ".".join(map(str, sys.version_info[:3]))
-    announce("helpers", f"{chosen.venv}, Python {version}, {chosen.lock}", started)
+    announce(chosen.lock.stem, f"{chosen.venv}, Python {version}, {chosen.lock}", started)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def _parse(text: str) -> Entry | None:
     """Read an entry. Others may write to the cache, so names must not lead out of a folder."""
     document = json.loads(text)
     record = Record.from_json(json.dumps(document["record"]))
-    if record is None:
+    if record is None or record.key.digest != document["record"]["digest"]:
         return None
     entry = Entry(record, str(document["log"]), document["files"])
     for name, inner, digest in _each(entry):

@@ -194,6 +194,8 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
         if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD")
         and not name.startswith("MALLOC_")
     }
+    if "TPUMAKE_PRELOAD" in environment:
+        environment["LD_PRELOAD"] = environment["TPUMAKE_PRELOAD"]
     environment |= job.environment
     environment |= {
         "PYTHONUNBUFFERED": "1",

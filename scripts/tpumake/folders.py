@@ -106,5 +106,10 @@ def _put_back(path: Path) -> None:
 def _lock(folder: Path) -> int | None:
     """A lock that ends with this process; None if another one has it, or there is no locking."""
     with suppress(OSError):
-        return try_lock(folder, os.O_RDONLY | os.O_DIRECTORY)
+        handle = try_lock(folder, os.O_RDONLY | os.O_DIRECTORY)
+        # Another program may have removed it between the opening and the locking.
+        if handle is not None and not folder.exists():
+            os.close(handle)
+            return None
+        return handle
     return None

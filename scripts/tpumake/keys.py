@@ -7,8 +7,8 @@ contents have the same keys.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -44,6 +44,8 @@ class Key(NamedTuple):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of all of it, in hex."""
+        import hashlib
+
         text = json.dumps(self._asdict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -74,11 +76,10 @@ class Record(NamedTuple):
         """The record in a text that ``to_json`` gave; None if it is damaged or of another kind."""
         try:
             document = json.loads(text)
-            digest = document.pop("digest")
-            record = cls(**document | {"key": Key(**document["key"])})
+            del document["digest"]
+            return cls(**document | {"key": Key(**document["key"])})
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return record if record.key.digest == digest else None
 
     def to_json(self) -> str:
         """All of it, and the key's digest, as text."""
@@ -96,6 +97,8 @@ class Digests:
     def __init__(self, memory: Path) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         self._place = memory
+        # What is new is written in one go: each write takes as long as reading a picture.
+        self._new: dict[str, tuple[str, str]] = {}
         self._memory: sqlite3.Connection | None = None
         with suppress(sqlite3.OperationalError):
             self._memory = sqlite3.connect(memory, timeout=30, isolation_level=None)
@@ -108,6 +111,11 @@ class Digests:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._new:
+            self._ask("begin immediate")
+            for name, known in self._new.items():
+                self._ask("insert or replace into files values (?, ?, ?)", (name, *known))
+            self._ask("commit")
         self._close()
 
     def of(self, path: Path) -> Digest:
@@ -133,17 +141,16 @@ class Digests:
             self._memory.close()
         self._memory = None
 
-    def _file(self, path: Path) -> str:
-        stat = path.stat()
-        seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
-        name = str(path.absolute())
-        known = self._ask("select digest from files where path = ? and stat = ?", (name, seen))
-        if known:
-            return known[0][0]
+    def _file(self, name: str, stat: os.stat_result) -> str:
+        seen = _seen(stat)
+        known = [self._new[name]] if name in self._new else []
+        known = known or self._ask("select stat, digest from files where path = ?", (name,))
+        if known and known[0][0] == seen:
+            return known[0][1]
         now = time.time_ns()
-        digest = sha256(path)
+        digest = sha256(Path(name))
         if stat.st_mtime_ns < now - TICK:
-            self.remember(path, digest)
+            self._new[name] = seen, digest
         return digest
 
     def remember(self, path: Path, digest: Digest) -> None:
@@ -152,31 +159,54 @@ class Digests:
             for name, one in digest.items():
                 if one != NOTED:
                     self.remember(path / name, one)
-            return
-        stat = path.stat()
-        seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
-        row = (str(path.absolute()), seen, digest)
-        self._ask("insert or replace into files values (?, ?, ?)", row)
+        else:
+            self._new[str(path.absolute())] = _seen(path.stat()), digest
+
+
+def _seen(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def _read(name: str, stat: os.stat_result) -> str:
+    return sha256(Path(name))
+
+
+def content(path: Path, of_file: Callable[[str, os.stat_result], str] = _read) -> Digest:
+    """The digest of a file, or those of all files below a folder; of notes, that they exist.
+
+    :param of_file: gives the digest of a file, of which it gets the absolute path
+    """
+    # Folders of pictures are large, and pathlib takes as long as all the rest.
+    top = str(path.absolute())
+    if not path.is_dir():
+        return of_file(top, path.stat())
+    return {
+        name[len(top) + 1 :]: NOTED if os.path.basename(name) in NOTES else of_file(name, stat)  # noqa: PTH119
+        for name, stat in _below(top)
+    }
+
+
+def _below(folder: str) -> list[tuple[str, os.stat_result]]:
+    """The files below a folder with what the file system says of them, in order of their names."""
+    found = []
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            found += _below(entry.path)
+        elif entry.is_file():
+            found.append((entry.path, entry.stat()))
+    return sorted(found, key=lambda file: file[0])
 
 
 def sha256(path: Path) -> str:
     """A file's SHA-256, in hex."""
+    # Imported where something is read: mostly all digests are remembered.
+    import hashlib
+
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             hasher.update(chunk)
     return hasher.hexdigest()
-
-
-def content(path: Path, of_file: Callable[[Path], str] = sha256) -> Digest:
-    """The digest of a file, or those of all files below a folder; of notes, that they exist."""
-    if not path.is_dir():
-        return of_file(path)
-    return {
-        file.relative_to(path).as_posix(): NOTED if file.name in NOTES else of_file(file)
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-    }
 
 
 def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
@@ -186,7 +216,7 @@ def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:
     """
     if old is None:
         return "it has not run yet"
-    if key.digest == old.key.digest:
+    if key == old.key:
         gone = [f"{name} is not what was made" for name in changed_outputs]
         return ", ".join(gone)
     reasons = []

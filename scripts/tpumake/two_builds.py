@@ -189,6 +189,8 @@ def _fake_clock() -> dict[str, str]:
     library = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
     variables = {
         "LD_PRELOAD": library,
+        # The runner keeps the other one from the tools.
+        "TPUMAKE_PRELOAD": library,
         "FAKETIME": f"+{_AHEAD}",
         # Files keep their times, and what waits for some seconds does.
         "NO_FAKE_STAT": "1",
