@@ -481,6 +481,12 @@ def test_replacing_where_folders_can_not_be_exchanged(tmp_path, monkeypatch):
         raise RuntimeError
     assert (path / "file").read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+    # Killed after both: what is left of the old one is in nobody's way.
+    (tmp_path / ".folder.old").mkdir()
+    (tmp_path / ".folder.old/file").write_text("older")
+    (tmp_path / "newest").mkdir()
+    folders.put_folder(tmp_path / "newest", path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_and_progress(photos, out):

@@ -5,12 +5,14 @@ Whether the real tools pass through it is for test_build.py.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import no_personality
 import pytest
 from conftest import ROOT
 
@@ -39,7 +41,7 @@ class Runner:
         ]  # fmt: skip
 
     def run(
-        self, script: str, *options: str, stage: str = "downgrade"
+        self, script: str, *options: str, stage: str = "downgrade", **settings: object
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(script, *options, stage=stage),
@@ -47,7 +49,22 @@ class Runner:
             capture_output=True,
             text=True,
             check=False,
+            **settings,
         )
+
+    def start(self, script: str, *options: str, **settings: object) -> subprocess.Popen[str]:
+        """Start a stage, and wait until its command has said ``started``."""
+        process = subprocess.Popen(
+            self.command(script, *options), cwd=self.folder, text=True, stderr=subprocess.PIPE,
+            **settings,
+        )  # fmt: skip
+        while not self.started():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        return process
+
+    def started(self) -> bool:
+        return self.log.exists() and "\nstarted" in self.log.read_text()
 
     def leftovers(self) -> list[Path]:
         """Private folders, and notes of memory that is taken."""
@@ -132,14 +149,7 @@ def test_verbose_shows_everything(runner: Runner) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_tool_and_its_children(runner: Runner, number: int) -> None:
-    process = subprocess.Popen(
-        runner.command("sleep 61.25 & echo started; sleep 61.25", "--out", "out"),
-        cwd=runner.folder,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (runner.log.exists() and "\nstarted" in runner.log.read_text()):
-        time.sleep(0.02)
+    process = runner.start("sleep 61.25 & echo started; sleep 61.25", "--out", "out")
     process.send_signal(number)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130
@@ -150,19 +160,91 @@ def test_a_signal_ends_the_tool_and_its_children(runner: Runner, number: int) ->
     assert not alive.stdout
 
 
-def test_a_killed_runner_takes_the_tool_along_and_its_folder_goes_next_time(runner: Runner) -> None:
-    command = runner.command("echo started; exec sleep 71.25", "--out", "out")
-    process = subprocess.Popen(command, cwd=runner.folder)
-    while not (runner.log.exists() and "\nstarted" in runner.log.read_text()):
-        time.sleep(0.02)
+def test_what_nohup_ignores_stays_ignored(runner: Runner) -> None:
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = runner.start("echo started; sleep 0.5; echo > out", "--out", "out", **ignore)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.parametrize("command", ["exec sleep 71.25", "sleep 71.25 & sleep 71.25"])
+def test_a_killed_runner_takes_the_tool_along_and_its_folder_goes_next_time(
+    runner: Runner, command: str
+) -> None:
+    """The tool's children, too: they would write where the next run tidies up."""
+    process = runner.start(f"echo started; {command}", "--out", "out")
     process.kill()
-    process.wait()
+    process.communicate()
     assert len(runner.leftovers()) == 2
     time.sleep(0.2)
     alive = subprocess.run(["pgrep", "-f", "sleep 71.2[5]"], capture_output=True, check=False)
     assert not alive.stdout
     assert runner.run("echo > out; echo ok", "--out", "out").returncode == 0
     assert not runner.leftovers()
+
+
+def test_a_runner_whose_make_is_killed_ends(runner: Runner) -> None:
+    """Here a shell that waits stands for Make."""
+    command = shlex.join(runner.command("echo started; sleep 81.25", "--out", "out"))
+    shell = subprocess.Popen(["/bin/sh", "-c", f"{command}; true"], cwd=runner.folder)
+    while not runner.started():
+        assert shell.poll() is None
+        time.sleep(0.02)
+    shell.kill()
+    shell.wait()
+    deadline = time.monotonic() + 10
+    while subprocess.run(["pgrep", "-f", "sleep 81.2[5]"], capture_output=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while runner.leftovers():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_input_that_changes_meanwhile_makes_no_result(runner: Runner) -> None:
+    """Nobody knows what it was made from; and the next run makes it from what there is."""
+    (runner.folder / "in").write_text("before")
+    script = f"cat in > out; echo after > {shlex.quote(str(runner.folder / 'in'))}; echo ok"
+    done = runner.run(script, "--in", "in", "--out", "out")
+    assert done.returncode == 2
+    assert "in changed while the tool ran: make again" in done.stderr
+    assert not (runner.folder / "out").exists()
+    assert runner.run("cat in > out; echo ok", "--in", "in", "--out", "out").returncode == 0
+    assert (runner.folder / "out").read_text() == "after\n"
+
+
+def test_a_folder_that_lost_its_notes_is_made_again(runner: Runner) -> None:
+    """Make asks for the notes, and would look again each time."""
+    script = "mkdir set; echo > set/a; echo > set/manifest.json; echo ok"
+    assert runner.run(script, "--out", "data/set").returncode == 0
+    (runner.folder / "data/set/manifest.json").unlink()
+    assert "ok" in runner.run(script, "--out", "data/set").stdout
+    assert (runner.folder / "data/set/manifest.json").exists()
+    assert "ok" not in runner.run(script, "--out", "data/set").stdout
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + bytes(4096)])
+def test_a_damaged_memory_of_digests_costs_nothing(runner: Runner, damage: bytes) -> None:
+    for content in (b"", damage):
+        (runner.folder / "build").mkdir(exist_ok=True)
+        (runner.folder / "build/.digests").write_bytes(content)
+        done = runner.run("echo > out; echo ok", "--out", "out")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_kernel_that_keeps_randomising_is_told_of(runner: Runner) -> None:
+    """Other bytes each time are not what anybody asked for; who wants them has to say so."""
+    forbid = {"preexec_fn": no_personality.forbid}
+    done = runner.run("echo > out; echo ok", "--out", "out", "--same-addresses", **forbid)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert "address randomisation can't be switched off (Operation not permitted)" in lines[0]
+    assert "REPRODUCIBLE=0" in lines[0]
+    assert "--security-opt seccomp=unconfined" in lines[0]
+    assert not (runner.folder / "out").exists()
+    done = runner.run("echo > out; echo ok", "--out", "out", **forbid)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_in_the_build_folders_place_is_one_line(runner: Runner) -> None:

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import no_personality
 import pytest
 from conftest import Checkout, copy_project
 from test_reproducible import results
@@ -293,6 +294,29 @@ def test_an_environment_that_is_being_made_ends_too(built: Checkout) -> None:
         os.killpg(run.make.pid, number)
         run.wait()
         run.assert_gone()
+
+
+def test_a_kernel_that_keeps_randomising(undisturbed: Checkout, built: Checkout) -> None:
+    """Loudly; and where the bytes don't matter, all the same."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+
+    def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+        forget(built, "transform")
+        return subprocess.run(
+            ["make", *QUICK, *arguments, "build/tiny/tiny.mlir"], cwd=built.path,
+            env=env | {"CACHE": "0"}, preexec_fn=no_personality.forbid,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = make()
+    assert done.returncode == 2
+    assert "start the container with --security-opt seccomp=unconfined" in done.stderr
+    assert not (built.path / "build/tiny/tiny.mlir").exists()
+    done = make("REPRODUCIBLE=0")
+    assert done.returncode == 0, done.stderr
+    assert ran(done.stdout) == ["transform"]
+    # The bytes of another key, though these don't follow addresses.
+    assert results(built) == results(undisturbed)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def _transform_memory(job: Job) -> int:
 
 
 def _downgrade_memory(job: Job) -> int:
-    return 10**8 + 25 * next(iter(job.inputs.values())).stat().st_size
+    return 10**8 + 25 * sum(path.stat().st_size for path in job.inputs.values())
 
 
 def _deploy_memory(job: Job) -> int:
