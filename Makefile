@@ -34,7 +34,7 @@ V ?= 0
 WHY ?= 0
 # CACHE_DIR: where results of stages are kept for all checkouts; CACHE: 0 does without;
 # CACHE_MAX: how large it may become.
-CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tpumake
+CACHE_DIR ?= $(or $(if $(filter environment,$(origin XDG_CACHE_HOME)),$(XDG_CACHE_HOME)),$(HOME)/.cache)/tpumake
 CACHE ?= 1
 CACHE_MAX ?= 5G
 # MEMORY: what all stages that run at once may take, by default most of what there is.
