@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,12 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         command[0] = str(Path(command[0]).absolute())
         before = rules.before(folder, command)
         need = rules.memory(job)
-        with room_for(need, job.work, lambda: display.tick("waits for memory")):
+        with (
+            locked(job.alone, lambda: display.tick("waits for its turn"))
+            if job.alone
+            else nullcontext(),
+            room_for(need, job.work, lambda: display.tick("waits for memory")),
+        ):
             code, peak = _run_all([*before, command], job, folder, display)
         text = job.log.read_text(errors="replace")
         result = stages.Result(text, folder, job.outputs, command)
