@@ -26,6 +26,8 @@ import click
 
 from assemble_python import assemble
 from tpumake import cli
+from tpumake.elf_launcher import with_plain_stack
+from tpumake.files import atomic_write
 from tpumake.folders import replace_folder
 from tpumake.installer import ROOT, SetupError, announce, prune, run, uv
 
@@ -106,6 +108,7 @@ def install(version: str, target: Path, python310: str) -> None:
            what=f"installing tpu_mlir {version}", show_progress=True)  # fmt: skip
         announce("toolchain", f"tpu_mlir {version} and what its ONNX path imports", started)
         prune(packages, UNUSED)
+        _mend_stacks(packages)
         started = time.monotonic()
         wheel = packages / "tpu_mlir"
         python = find_python(python310, target.parent, wheel)
@@ -120,6 +123,18 @@ def install(version: str, target: Path, python310: str) -> None:
             tool.chmod(tool.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
         _try_out(partial, version)
     announce("toolchain", f"{len(TOOLS)} tools start", started)
+
+
+def _mend_stacks(packages: Path) -> None:
+    """Have every library load on new hosts, too. Not in place: uv links files from its cache."""
+    for library in packages.rglob("*.so*"):
+        if library.is_symlink() or not library.is_file():
+            continue
+        with library.open("rb") as file:
+            if with_plain_stack(file.read(4096)) is None:
+                continue
+        with atomic_write(library) as temporary:
+            temporary.write_bytes(with_plain_stack(library.read_bytes()))
 
 
 def check_host(target: Path) -> None:

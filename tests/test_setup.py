@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from conftest import ROOT, Checkout, Toolchain
 
 import setup_toolchain
 from tpumake import installer
-from tpumake.elf_launcher import launcher
+from tpumake.elf_launcher import launcher, with_plain_stack
 from tpumake.installer import SetupError, locked
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -135,6 +136,29 @@ def test_setup_venv_says_what_it_needs_when_pip_can_not_be_found(
     monkeypatch.setattr(installer.shutil, "which", lambda name: None)
     with pytest.raises(SetupError, match=r"no pip.*apt install python3-venv"), installer.any_pip():
         pass
+
+
+def test_only_the_wish_for_an_executable_stack_is_taken_out() -> None:
+    plain = launcher("libpython3.10.so.1.0", "Py_BytesMain", "$ORIGIN/../lib")
+    assert with_plain_stack(plain) is None
+    header = struct.pack("<II", 0x6474E551, 6)
+    assert plain.count(header) == 1
+    wishing = plain.replace(header, struct.pack("<II", 0x6474E551, 7))
+    assert with_plain_stack(wishing) == plain
+
+
+@pytest.mark.parametrize("image", [b"", b"\x7fELF", b"\x7fELF\x01" + bytes(100), b"!<arch>\n" * 20])
+def test_what_is_no_such_library_is_left_alone(image: bytes) -> None:
+    assert with_plain_stack(image) is None
+
+
+@pytest.mark.toolchain
+def test_no_library_of_the_toolchain_wishes_for_an_executable_stack(toolchain: Toolchain) -> None:
+    """On Debian 13 and others with glibc 2.41 it would not be loaded."""
+    libraries = [path for path in toolchain.program.parent.rglob("*.so*") if path.is_file()]
+    assert len(libraries) > 100
+    heads = {path: path.open("rb").read(4096) for path in libraries}
+    assert [path for path, head in heads.items() if with_plain_stack(head)] == []
 
 
 def test_the_launcher_is_the_same_each_time_and_small() -> None:

@@ -43,7 +43,8 @@ MARK = "TPUMAKE_TEST_MARK"
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """Both variants of tiny, built in peace."""
     checkout = copy_project(tmp_path_factory.mktemp("undisturbed") / "check out")
-    checkout.make(*QUICK, *GOALS)
+    said = checkout.make(*QUICK, *GOALS).stdout
+    (checkout.path / "said").write_text(said)
     return checkout
 
 
@@ -199,53 +200,39 @@ def test_killed_at_any_moment(
     wanted, places = results(undisturbed), everything(undisturbed.path / "build")
     seconds = {
         line.split()[1]: float(line.split()[-2])
-        for line in built.make(*QUICK, *GOALS, BUILD="measured").stdout.splitlines()
+        for line in (undisturbed.path / "said").read_text().splitlines()
         if line.endswith(" s")
     }
+    # Most of the time one stage; the last two side by side; and now and then all of them.
+    several = [*([stage] for stage in STAGES if stage != "bf16"), ["int8", "bf16"]]
     cache = tmp_path / "cache"
-    killed = []
+    in_time = 0
     for number in range(count):
-        # Both of the last two at once, side by side.
-        stages = (list(STAGES)[: number % 5 + 1])[-1:] + (["bf16"] if number % 5 == 4 else [])
+        stages = list(STAGES) if number % 15 == 14 else several[number % len(several)]
         caching = {"CACHE": "1", "CACHE_DIR": str(cache)} if number % 2 else {}
         for stage in stages if caching else []:
             drop_from_cache(cache, built.path / "build" / STAGES[stage][0])
         forget(built, *stages)
         run = Run(built, "-j2", *QUICK, *GOALS, **caching)
-        moment = moments.uniform(0, 0.3 + max(seconds[stage] for stage in stages))
+        moment = moments.uniform(0, 0.3 + sum(seconds[stage] for stage in stages))
         time.sleep(moment)
+        in_time += run.make.poll() is None
         whom = ("group", "runner", "make")[number % 3]
         kill(run, whom)
-        killed.append(f"{whom} after {moment:.2f} s of {'+'.join(stages)}")
+        what = f"{whom} after {moment:.2f} s of {'+'.join(stages)}"
         run.wait()
         run.assert_gone()
         done = built.make("-j2", *QUICK, *GOALS, **caching)
-        assert results(built) == wanted, killed[-1]
-        if set(stages) <= set(ran(done.stdout)):
-            assert everything(built.path / "build") == places, killed[-1]
+        assert results(built) == wanted, what
+        # Where nothing had to run again nobody tidied up, either.
+        if ran(done.stdout):
+            assert everything(built.path / "build") == places, what
+    assert in_time > count / 2
     forget(built, *STAGES)
     built.make("-j2", *QUICK, *GOALS)
     assert results(built) == wanted
     assert everything(built.path / "build") == places
     assert_valid(cache)
-
-
-def test_killed_before_anything_was_built(undisturbed: Checkout, built: Checkout) -> None:
-    """From nothing, again and again, until there is nothing left to kill."""
-    shutil.rmtree(built.path / "build")
-    moments = random.Random(3)
-    for _ in range(40):
-        run = Run(built, *QUICK, *GOALS)
-        time.sleep(moments.uniform(0.5, 4))
-        ended = run.make.poll() is not None
-        kill(run, "group")
-        run.wait()
-        run.assert_gone()
-        if ended:
-            break
-    built.make(*QUICK, *GOALS)
-    assert results(built) == results(undisturbed)
-    assert everything(built.path / "build") == everything(undisturbed.path / "build")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -265,23 +252,30 @@ TOOLS = {
 def test_a_signal_leaves_no_process_and_make_goes_on(
     undisturbed: Checkout, built: Checkout, stage: str
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        for whom in ("group", "make"):
-            forget(built, stage)
-            run = Run(built, *QUICK, *GOALS)
-            run.wait_for(lambda tools: any(TOOLS[stage] in each for each in tools))
-            if whom == "group":
-                os.killpg(run.make.pid, number)
-            else:
-                # GNU Make passes SIGTERM on. After SIGINT, which a terminal sends to all, it waits.
-                run.make.send_signal(number)
-            assert run.wait() != 0
-            run.assert_gone()
-            left = everything(built.path / "build") - everything(undisturbed.path / "build")
-            assert not left, (number, whom)
-            if whom == "group" or number == signal.SIGTERM:
-                assert run.said.count("run_stage: interrupted") == 1
-    assert ran(built.make(*QUICK, *GOALS).stdout) in ([], [stage])
+    forget(built, stage)
+    for send, number in ((os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM),
+                         (os.kill, signal.SIGTERM)):  # fmt: skip
+        run = Run(built, *QUICK, *GOALS)
+        run.wait_for(lambda tools: any(TOOLS[stage] in each for each in tools))
+        send(run.make.pid, number)
+        assert run.wait() != 0
+        run.assert_gone()
+        assert run.said.count("run_stage: interrupted") == 1
+        left = everything(built.path / "build") - everything(undisturbed.path / "build")
+        assert not left, (send, number)
+    assert ran(built.make(*QUICK, *GOALS).stdout) == [stage]
+    assert results(built) == results(undisturbed)
+
+
+def test_sigint_to_make_alone_waits_for_the_stage(undisturbed: Checkout, built: Checkout) -> None:
+    """That is GNU Make's way: a terminal would have sent it to the stage, too."""
+    forget(built, "transform", "int8")
+    run = Run(built, *QUICK, *GOALS)
+    run.wait_for(lambda tools: any(TOOLS["transform"] in each for each in tools))
+    run.make.send_signal(signal.SIGINT)
+    assert run.wait() != 0
+    run.assert_gone()
+    assert ran(built.make(*QUICK, *GOALS).stdout) == ["int8"]
     assert results(built) == results(undisturbed)
 
 
@@ -315,15 +309,15 @@ def test_two_makes_at_once_do_the_work_once(undisturbed: Checkout, built: Checko
 
 
 def test_one_build_folder_by_two_names(undisturbed: Checkout, built: Checkout) -> None:
-    forget(built, "calibrate")
+    forget(built, "transform")
     build = built.path / "build"
     # Make takes no spaces in an absolute name.
     named = built.path.parent / "link"
     named.symlink_to(build)
-    runs = [Run(built, *QUICK, f"{folder}/tiny/tiny_calib_table", f"BUILD={folder}")
+    runs = [Run(built, *QUICK, f"{folder}/tiny/tiny.mlir", f"BUILD={folder}")
             for folder in ("build", named)]  # fmt: skip
     assert [run.wait() for run in runs] == [0, 0]
-    assert ran(runs[0].said) + ran(runs[1].said) == ["calibrate"]
+    assert ran(runs[0].said) + ran(runs[1].said) == ["transform"]
     assert results(built) == results(undisturbed)
 
 
@@ -334,30 +328,25 @@ def test_two_build_folders_share_a_cold_cache(
     other = Checkout(tmp_path / "other")
     subprocess.run(["cp", "-a", built.path, other.path], check=True)
     caching = {"CACHE": "1", "CACHE_DIR": str(tmp_path / "cache")}
-    runs = [Run(checkout, *QUICK, "tiny", **caching) for checkout in (built, other)]
+    runs = [Run(checkout, *QUICK, "tiny_bf16", **caching) for checkout in (built, other)]
     assert [run.wait() for run in runs] == [0, 0]
     for checkout in (built, other):
-        assert made(checkout) == made(undisturbed)
+        # One that took the network from the cache has no reference outputs.
+        assert len(results(checkout)) >= 6
+        assert results(checkout).items() <= results(undisturbed).items()
     assert_valid(tmp_path / "cache")
-
-
-def made(checkout: Checkout) -> dict[str, str]:
-    """Results but the one that a build which takes the network from the cache hasn't."""
-    found = results(checkout)
-    found.pop("tiny/tiny_top_outputs.npz", None)
-    return found
 
 
 # ---------------------------------------------------------------------------------------------
 # Side by side
 
 
-VARIANTS = {"one": "int8 bf16", "two": "bf16", "three": "bf16"}
+VARIANTS = {"one": "int8 bf16", "two": "bf16"}
 
 
 @pytest.fixture
 def several(built: Checkout) -> Checkout:
-    """Three models that are tiny by other names."""
+    """Two models that are tiny by other names."""
     stanzas = [
         f"{name}_ONNX = models/tiny.onnx\n"
         f"{name}_INPUT_SHAPES = [[1,3,64,64]]\n"
@@ -393,7 +382,7 @@ def most_at_once(run: Run) -> int:
 def test_eight_jobs_give_the_bytes_of_one(several: Checkout) -> None:
     several.make("-j1", "all")
     wanted = results(several)
-    assert sum(name.endswith(".cvimodel") for name in wanted) == 4
+    assert sum(name.endswith(".cvimodel") for name in wanted) == 3
     (several.path / "build").rename(several.path / "alone")
     run = Run(several, "-j8", "all", MEMORY="100G")
     assert most_at_once(run) > 1
@@ -406,7 +395,7 @@ def test_memory_bounds_what_runs_at_once(several: Checkout) -> None:
     run = Run(several, "-j8", *models, MEMORY="200M")
     assert most_at_once(run) == 1
     assert run.wait() == 0, run.said
-    assert ran(run.said).count("transform") == 3
+    assert ran(run.said).count("transform") == 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -511,7 +500,7 @@ def assert_told(done: subprocess.CompletedProcess[str], place: str) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     said = [line for line in done.stderr.splitlines() if not line.startswith("make: ")]
     assert len(said) == 1, done.stderr
-    assert f"{place}: No space left on device" in said[0].replace("/tiny/logs", ""), said
+    assert re.search(rf"\b{place}(/\S*)?: No space left on device", said[0]), said
 
 
 @pytest.mark.parametrize(
@@ -520,7 +509,7 @@ def assert_told(done: subprocess.CompletedProcess[str], place: str) -> None:
         ("downgrade", (0, 40)),
         ("dataset", (0, 40)),
         ("transform", (0, 300, 580, 640)),
-        ("calibrate", (0, 120)),
+        ("calibrate", (0, 8)),
         ("int8", (0, 150, 300, 600)),
     ],
 )
@@ -541,7 +530,7 @@ def test_a_full_disk_is_one_line_and_room_mends_it(
 
 
 def test_a_disk_that_is_full_from_the_start(undisturbed: Checkout, disk: Disk) -> None:
-    for room in (0, 4, 8, 16, 24, 32, 48, 64):
+    for room in (4, 8, 16, 24, 40):
         disk.leave(room)
         assert_told(disk.make(*GOALS), "build")
     disk.leave(None)
@@ -555,23 +544,22 @@ def test_a_cache_on_a_full_disk_fails_no_build(
 ) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
-    mounts.mount("-t", "tmpfs", "-o", "size=100k", "none", cache)
+    mounts.mount("-t", "tmpfs", "-o", "size=200k", "none", cache)
     caching = {"CACHE": "1", "CACHE_DIR": str(cache)}
-    forget(built, *STAGES)
-    done = mounts.run(built.path, "make", *QUICK, *GOALS, **caching)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    assert results(built) == results(undisturbed)
-    assert_valid(mounts.seen(cache))
+
+    def make() -> list[str]:
+        forget(built, "downgrade", "dataset", "transform", "bf16")
+        done = mounts.run(built.path, "make", *QUICK, *GOALS, **caching)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert results(built).items() <= results(undisturbed).items()
+        assert_valid(mounts.seen(cache))
+        return ran(done.stdout)
+
+    assert make() == ["bf16", "dataset", "downgrade", "transform"]
     mounts.mount("-o", "remount,size=100m", cache)
-    forget(built, *STAGES)
-    mounts.run(built.path, "make", *QUICK, *GOALS, **caching)
-    forget(built, *STAGES)
-    done = mounts.run(built.path, "make", *QUICK, *GOALS, **caching)
-    assert done.returncode == 0, done.stderr
-    assert ran(done.stdout) == []
-    assert results(built) == results(undisturbed)
-    assert_valid(mounts.seen(cache))
+    # What found room is there, the rest is put there now.
+    assert make() == ["bf16", "transform"]
+    assert make() == []
 
 
 def test_a_source_tree_that_can_only_be_read(
@@ -581,11 +569,12 @@ def test_a_source_tree_that_can_only_be_read(
     build = tmp_path / "elsewhere"
     mounts.mount("--bind", built.path, built.path)
     mounts.mount("-o", "remount,ro,bind", built.path)
-    done = mounts.run(built.path, "make", "tiny", *QUICK, f"BUILD={build}")
+    done = mounts.run(built.path, "make", "tiny_bf16", *QUICK, f"BUILD={build}")
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     build.rename(tmp_path / "build")
-    assert results(Checkout(tmp_path)) == results(undisturbed)
-    assert everything(tmp_path / "build") == everything(undisturbed.path / "build")
+    found = results(Checkout(tmp_path))
+    assert "tiny/cv181x/tiny_bf16.cvimodel" in found
+    assert found.items() <= results(undisturbed).items()
     done = mounts.run(built.path, "touch", "x")
     assert "Read-only file system" in done.stderr

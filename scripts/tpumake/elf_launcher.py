@@ -1,4 +1,4 @@
-"""Write the `python3.10` program without a compiler.
+"""Write the `python3.10` program without a compiler, and mend libraries for new loaders.
 
 A Python that lives in a shared library needs a program of a few bytes that calls it. The host may
 have no C compiler, so the program is laid out here: an x86-64 ELF file whose start code hands
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["launcher"]
+__all__ = ["launcher", "with_plain_stack"]
 
 PAGE = 0x1000
 INTERPRETER = b"/lib64/ld-linux-x86-64.so.2\0"
@@ -94,6 +94,23 @@ def launcher(library: str, main: str, rpath: str) -> bytes:
     ]:
         image[offset : offset + len(part)] = part
     return bytes(image)
+
+
+def with_plain_stack(image: bytes) -> bytes | None:
+    """A library's bytes without its wish for an executable stack; None if it has no such wish.
+
+    Such a wish is mostly an oversight of who assembled a part of it, and glibc from 2.41 on loads
+    no library that has it into a running program.
+    """
+    if len(image) < 64 or image[:5] != b"\x7fELF\x02":
+        return None
+    (headers,) = struct.unpack_from("<Q", image, 32)
+    size, count = struct.unpack_from("<HH", image, 54)
+    for at in range(headers, headers + size * count, size):
+        kind, flags = struct.unpack_from("<II", image, at)
+        if kind == PT_GNU_STACK and flags != READ_WRITE:
+            return image[: at + 4] + struct.pack("<I", READ_WRITE) + image[at + 8 :]
+    return None
 
 
 def _start_code(at: int, main_slot: int, start_slot: int) -> bytes:

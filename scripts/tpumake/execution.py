@@ -84,13 +84,12 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         # Absolute for the tool's sake: it is started in the private folder.
         command[0] = str(Path(command[0]).absolute())
         before = rules.before(folder, command)
-        need = rules.memory(job)
-        with (
-            locked(job.alone, lambda: display.tick("waits for its turn"))
-            if job.alone
-            else nullcontext(),
-            room_for(need, job.work, lambda: display.tick("waits for memory")),
-        ):
+        last = Record.load(job.record)
+        # Estimates are made from little; what it took last time is known.
+        need = max(rules.memory(job), last.peak if last else 0)
+        turn = locked(job.alone, lambda: display.tick("waits for its turn")) if job.alone else None
+        room = room_for(need, job.work, lambda: display.tick("waits for memory"))
+        with turn or nullcontext(), room:
             code, peak = _run_all([*before, command], job, folder, display)
         text = job.log.read_text(errors="replace")
         result = stages.Result(text, folder, job.outputs, command)
