@@ -103,9 +103,9 @@ def _activations(network: Path) -> int:
     return sum(4 * math.prod(map(int, shape.split("x"))) for shape in shapes)
 
 
-# What all processes of a stage together take, measured with YOLO11n at 640×640 and with the smallest
-# network there is, and rounded up. The tools themselves are 0.2 GB; beside that the calibration
-# holds a ninth of the tensors for each picture, the others all of them some times over.
+# What all processes of a stage together take, measured with YOLO11n at 640×640 and with the
+# smallest network there is, and rounded up. The tools themselves are 0.2 GB; beside that the
+# calibration holds a ninth of the tensors for each picture, the others all of them some times over.
 def _calibration_memory(job: Job) -> int:
     pictures = int(job.command[job.command.index("--input_num") + 1])
     return 2 * 10**8 + pictures * _activations(next(iter(job.inputs.values()))) // 9
