@@ -10,7 +10,7 @@
 #     │ qtable        for mixed precision: which layers INT8 would spoil
 #   build/<m>/<chip>/<m>_qtable
 #     │ deploy        quantised, compared with the float network, run on the emulator
-#   build/<m>/<chip>/<m>_<variant>.cvimodel
+#   build/<m>/<chip>/<m>_<variant>.cvimodel (.bmodel for a BM chip)
 #
 # A model is a stanza in models.mk. `make help` tells the rest.
 
@@ -75,19 +75,23 @@ DEFAULT_MIN_LAYER_COS        = 0.99
 DEFAULT_FP_TYPE              = auto
 DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_TEST_INPUT           =
-DEFAULT_FUSE_PREPROCESS      = 1
+DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
 DEFAULT_ALIGNED_INPUT        = 1
-DEFAULT_QUANT_INPUT          = 1
+DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
-DEFAULT_INT8_TOLERANCE       = 0.8,0.5
+DEFAULT_INT8_TOLERANCE       = $(if $(filter 1,$(on_camera)),0.8$(comma)0.5,0.85$(comma)0.45)
+DEFAULT_MIX_TOLERANCE        = $(DEFAULT_INT8_TOLERANCE)
 DEFAULT_BF16_TOLERANCE       = 0.95,0.8
-DEFAULT_MIX_TOLERANCE        = 0.8,0.5
+DEFAULT_F16_TOLERANCE        = 0.99,0.9
+DEFAULT_F32_TOLERANCE        = 0.99,0.99
 DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
 DEFAULT_VARIANTS             = int8
 DEFAULT_URL                  =
 
+# The cv18x sit in cameras, whose pictures go into the model as they come.
+on_camera = $(if $(filter cvimodel,$(MODEL)),1,0)
 STANZA := $(sort $(patsubst DEFAULT_%,%,$(filter DEFAULT_%,$(.VARIABLES))))
 
 # ---------------------------------------------------------------------------------------------
@@ -115,8 +119,19 @@ define newline
 
 endef
 
-CHIPS    := cv180x cv181x cv182x cv183x
-VARIANTS := int8 bf16 mix
+# What each chip computes in; a mixed model only where the search for its float layers knows the chip.
+# For a cv18x, tpu_mlir takes F16 and silently writes BF16; and no chip computes in asymmetric INT8.
+CV18X := cv180x cv181x cv182x cv183x
+$(foreach each,$(CV18X),$(eval VARIANTS_$(each) := int8 mix bf16))
+VARIANTS_bm1684x := int8 mix bf16 f16 f32
+VARIANTS_bm1684  := int8 mix f32
+VARIANTS_bm1688  := int8 bf16 f16 f32
+VARIANTS_cv186x  := int8 bf16 f16 f32
+VARIANTS_bm1690  := int8 bf16 f16 f32
+CHIPS    := $(CV18X) bm1684x bm1684 bm1688 cv186x bm1690
+VARIANTS := int8 mix bf16 f16 f32
+# What a model for the chip is called.
+MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
@@ -207,7 +222,7 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples npz)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
-CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel)
+CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
 	$(call library,npz npz_compare similarity)
@@ -307,13 +322,14 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
+# For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
 deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
 calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
-upper = $(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1)))
+upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
-$(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
+$(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
@@ -322,6 +338,7 @@ $(BUILD)/%.cvimodel: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) --libc-matters \
+	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
 	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
@@ -332,7 +349,7 @@ $(if $(filter $1,$(MODELS)),$(error models.mk: model $1 is there twice))
 MODELS += $1
 .PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
-$(foreach each,$(VARIANTS),$(call variant,$1,$(each))
+$(foreach each,$(VARIANTS),$(call $(if $(filter $(each),$(VARIANTS_$(CHIP))),variant,refused),$1,$(each))
 )$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
 sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT))
@@ -347,12 +364,18 @@ endef
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
-$1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel
+$1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)
 	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
 	$$(if $$(built_$1_$2),$(if $(REPRODUCING),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
 .PHONY: $1_$2.key
-$1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.cvimodel | $(HELPERS)
+$1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
+endef
+
+define refused
+$1_$2:
+	@echo >&2 'tpumake: $(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter 1,$(on_camera)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))'
+	@exit 2
 endef
 
 # The keys of a variant's stages, in their order.
@@ -398,7 +421,7 @@ make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too
 
 Models (models.mk): $(MODELS)
-Variants:           $(VARIANTS)
+Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
 
 Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$($(each)))
 

@@ -9,7 +9,7 @@ import re
 import time
 from pathlib import Path
 
-from tpumake.cvimodel import set_build_time
+from tpumake import bmodel, cvimodel
 
 __all__ = ["empty_quantize_table", "model", "table"]
 
@@ -30,5 +30,6 @@ def empty_quantize_table(path: Path) -> None:
 
 
 def model(path: Path, epoch: int) -> None:
-    """A cvimodel has its build time in it, and a checksum over that; write another one."""
-    set_build_time(path, epoch)
+    """A compiled model has its build time in it; write another one."""
+    kind = bmodel if path.suffix == ".bmodel" else cvimodel
+    kind.set_build_time(path, epoch)

@@ -224,15 +224,23 @@ def _deploy(result: Result) -> str:
         [result.command[0], "model_tool", "--info", model.name],
         cwd=result.folder, capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
-    memory = re.search(r"ION Memory Size: \(([\d.]+) MB\)", info)
-    if not memory:
-        raise CheckFailed("model_tool can't read the model that was built")
-    size = f"{model.stat().st_size / 1e6:.2f} MB, ION {float(memory.group(1)):.1f} of {ION_POOL} MB"
+    size = f"{model.stat().st_size / 1e6:.2f} MB, {_memory_on_the_chip(info)}"
     if "--test_input" not in result.command:
         return f"{size}, not validated (VALIDATE=0)"
     # First the quantised network against the float one, then the model on the emulator against it.
     quantised, _emulator = _passed(result.log, 2)
     return f"{size}, lowest cosine {quantised.cosine}, emulator ok"
+
+
+def _memory_on_the_chip(info: str) -> str:
+    """What model_tool says of the memory that a model takes there."""
+    ion = re.search(r"ION Memory Size: \(([\d.]+) MB\)", info)
+    if ion:
+        return f"ION {float(ion[1]):.1f} of {ION_POOL} MB"
+    device = re.search(r"^device mem size: (\d+)", info, re.M)
+    if device:
+        return f"device memory {int(device[1]) / 1e6:.1f} MB"
+    raise CheckFailed("model_tool can't read the model that was built")
 
 
 def _picture_progress(line: str) -> Progress | None:

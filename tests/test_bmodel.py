@@ -1,0 +1,95 @@
+"""bmodels: other chips through the same stages, and the time that they carry."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from conftest import Checkout, Toolchain
+
+from tpumake.bmodel import set_build_time
+from tpumake.errors import CheckFailed
+
+QUICK = ("tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0", "CHIP=bm1684")
+TIME = b"\x19\0\0\0Sat Nov 21 07:44:52 2026\n\0"
+
+
+def bmodel(flatbuffer: bytes = b"fields" + TIME + b"more", binary: bytes = b"weights") -> bytes:
+    head = struct.pack("<4I", 0xFF55AAEE, 64, len(flatbuffer), len(binary)).ljust(64, b"\0")
+    return head + flatbuffer + binary
+
+
+def test_only_the_time_changes(tmp_path: Path) -> None:
+    model = tmp_path / "m.bmodel"
+    model.write_bytes(bmodel(binary=TIME))
+    set_build_time(model, 315532800)
+    wanted = TIME.replace(b"Sat Nov 21 07:44:52 2026", b"Tue Jan  1 00:00:00 1980")
+    assert model.read_bytes() == bmodel(b"fields" + wanted + b"more", TIME)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not a bmodel"),
+        (b"CviModel" + bytes(100), "not a bmodel"),
+        (bmodel()[:-1], "damaged"),
+        (bmodel() + b"x", "damaged"),
+        (bmodel(b"no time"), "0 build times"),
+        (bmodel(TIME * 2), "2 build times"),
+    ],
+)
+def test_another_file_is_refused_and_stays(tmp_path: Path, data: bytes, said: str) -> None:
+    model = tmp_path / "m.bmodel"
+    model.write_bytes(data)
+    with pytest.raises(CheckFailed, match=said):
+        set_build_time(model, 0)
+    assert model.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("chip", "variant", "said"),
+    [
+        ("cv181x", "f32", "cv181x does not compute in F32; make tiny_int8 tiny_mix tiny_bf16"),
+        ("cv180x", "f16", "does not compute in F16, and tpu_mlir would write BF16 under that name"),
+        ("bm1684", "f16", "bm1684 does not compute in F16; make tiny_int8 tiny_mix tiny_f32"),
+        ("bm1684", "bf16", "bm1684 does not compute in BF16"),
+        ("bm1688", "mix", "bm1688 does not compute in MIX"),
+    ],
+)
+def test_what_a_chip_does_not_have_is_refused_at_once(
+    checkout: Checkout, chip: str, variant: str, said: str
+) -> None:
+    done = checkout.make(f"tiny_{variant}", f"CHIP={chip}", check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (checkout.path / "build").exists()
+
+
+@pytest.mark.toolchain
+@pytest.mark.slow
+def test_models_for_bm1684(checkout: Checkout, toolchain: Toolchain, tmp_path: Path) -> None:
+    """Compared, run on the emulator, and the same bytes from another folder and time zone."""
+    said = checkout.make("tiny_int8", "tiny_f32", *QUICK).stdout
+    assert said.count("emulator ok") == 2
+    again = ("tiny_int8", "tiny_f32", *QUICK, f"BUILD={tmp_path}/again", "VALIDATE=0")
+    checkout.make(*again, TZ="Asia/Tokyo", LC_ALL="C")
+    for variant in ("int8", "f32"):
+        model = checkout.path / f"build/tiny/bm1684/tiny_{variant}.bmodel"
+        other = tmp_path / f"again/tiny/bm1684/tiny_{variant}.bmodel"
+        assert model.read_bytes() == other.read_bytes()
+        info = toolchain.run(["model_tool", "--info", str(model)], checkout.path).stdout
+        assert "chip: BM1684\n" in info
+        assert "create time: Tue Jan  1 00:00:00 1980" in info
+    # What was made for one chip serves the others, but for the model itself.
+    said = checkout.make("tiny_int8", *QUICK[:2], "CHIP=cv181x").stdout
+    assert [line.split()[1] for line in said.splitlines() if line.endswith(" s")] == ["int8"]
+
+
+@pytest.mark.toolchain
+@pytest.mark.slow
+def test_a_model_for_bm1684x(checkout: Checkout) -> None:
+    said = checkout.make("tiny_f32", "tiny_INPUT_NUM=10", "CHIP=bm1684x").stdout
+    assert "emulator ok" in said
+    assert "lowest cosine 0.99999" in said
+    assert (checkout.path / "build/tiny/bm1684x/tiny_f32.bmodel").stat().st_size > 10**6
