@@ -151,3 +151,15 @@ def test_the_c_library_counts_where_it_matters(tmp_path: Path) -> None:
         assert job.key(digests).parameters == []
         (libc,) = job._replace(libc_matters=True).key(digests).parameters
     assert libc.startswith("glibc 2.")
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/b").write_text("b")
+    (tmp_path / "data/inner").mkdir(parents=True)
+    (tmp_path / "data/inner/a").write_text("a")
+    (tmp_path / "data/inner/again").symlink_to(tmp_path / "data")
+    (tmp_path / "data/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/to nowhere").symlink_to("nowhere")
+    with Digests(tmp_path / "memory") as digests:
+        assert list(digests.of(tmp_path / "data")) == ["inner/a", "linked/b"]

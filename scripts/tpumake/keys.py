@@ -186,14 +186,26 @@ def content(path: Path, of_file: Callable[[str, os.stat_result], str] = _read) -
     }
 
 
-def _below(folder: str) -> list[tuple[str, os.stat_result]]:
-    """The files below a folder with what the file system says of them, in order of their names."""
-    found = []
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            found += _below(entry.path)
-        elif entry.is_file():
-            found.append((entry.path, entry.stat()))
+def _below(top: str) -> list[tuple[str, os.stat_result]]:
+    """The files below a folder with what the file system says of them, in order of their names.
+
+    Links to folders are followed, as the dataset's pictures are; each folder counts once, so that
+    one that leads in a circle ends.
+    """
+    found, folders, seen = [], [top], set()
+    while folders:
+        folder = folders.pop()
+        stat = os.stat(folder)  # noqa: PTH116
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        for entry in os.scandir(folder):
+            if entry.is_dir():
+                folders.append(entry.path)
+            elif entry.is_file():
+                found.append((entry.path, entry.stat()))
+        # The order decides under which name a folder that has several is seen.
+        folders.sort(reverse=True)
     return sorted(found, key=lambda file: file[0])
 
 
