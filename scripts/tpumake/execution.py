@@ -19,7 +19,7 @@ from tpumake.display import Display
 from tpumake.errors import BadInput, CheckFailed
 from tpumake.files import locked
 from tpumake.folders import private_folder, put_folder
-from tpumake.job import Job, date
+from tpumake.job import PARENT, Job, date
 from tpumake.keys import Digests, Key, Record, content, why
 from tpumake.memory import room_for
 
@@ -239,6 +239,9 @@ def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen
     """Start a command in a group of its own, which ends with this block and with this process."""
     # Whatever ends Make ends this process, too, and that ends what it has started.
     _die_with_parent(signal.SIGTERM)
+    if os.getppid() != PARENT:
+        # Make ended before that was asked for.
+        raise KeyboardInterrupt
     process = subprocess.Popen(
         command,
         start_new_session=True,

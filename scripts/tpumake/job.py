@@ -109,6 +109,8 @@ def drop_by_products(job: Job, record: Record, digests: Digests) -> None:
 # The moment before anything was read. Results are as new as that, not as the moment they are done:
 # what is changed while a stage runs must count as newer than its result.
 STARTED = time.time_ns()
+# Who started this process: Make.
+PARENT = os.getppid()
 
 
 def date(out: Path) -> None:
