@@ -86,8 +86,9 @@ def test_models_for_bm1684(checkout: Checkout, toolchain: Toolchain, tmp_path: P
     assert [line.split()[1] for line in said.splitlines() if line.endswith(" s")] == ["int8"]
 
 
+# The compiler takes most of a minute for any network for this chip.
 @pytest.mark.toolchain
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_model_for_bm1684x(checkout: Checkout) -> None:
     said = checkout.make("tiny_f32", "tiny_INPUT_NUM=10", "CHIP=bm1684x").stdout
     assert "emulator ok" in said
