@@ -206,6 +206,7 @@ def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
 PLUMBING = {"__init__", "cli", "errors", "files", "folders"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "program"),
     [

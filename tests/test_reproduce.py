@@ -22,6 +22,8 @@ from PIL import Image
 from tpumake import two_builds
 from tpumake.two_builds import Request, results
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = json.loads((ROOT / "schemas/reproduce.schema.json").read_text())
 # What takes a second to build and needs no toolchain.
 NETWORK = "build/tiny/tiny_v8.onnx"
