@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A shell script that starts the tests with `&` has them, and all that they start, ignore Ctrl-C, and
+# A shell script that starts the tests with `&` has them, and all they start, ignore Ctrl-C, and
 # nohup a hang-up; but what signals do is tested here.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
