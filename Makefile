@@ -19,6 +19,8 @@ help:
 
 # Every knob can be given on the command line or in the environment.
 #
+# STANZAS: the file of stanzas; all paths in it are seen from here.
+STANZAS ?= models.mk
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
 # BUILD: the folder for everything that is built. Relative, or without spaces.
@@ -54,7 +56,7 @@ PYTHON310 ?=
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
 
-KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
@@ -82,6 +84,8 @@ DEFAULT_EXPECTED_COS         = 0.99
 DEFAULT_MIN_LAYER_COS        = 0.99
 DEFAULT_FP_TYPE              = auto
 DEFAULT_GLOBAL_COMPARE_LAYERS =
+DEFAULT_QTABLE               =
+DEFAULT_FLOAT_LAYERS         =
 DEFAULT_TEST_INPUT           =
 DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
@@ -231,6 +235,7 @@ CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,da
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
+CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
 	$(call library,npz npz_compare similarity)
@@ -357,6 +362,20 @@ $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/
 	  $(call tool,run_qtable) $m.mlir --dataset dataset --calibration_table $m_calib_table \
 	  -o $m_qtable --loss_table $m_loss_table.txt $(call qtable_flags,$m)
 
+# float: a table of the stanza's own in place of that one, none at all, or more layers for it.
+FLOAT_bm1684x := F16
+FLOAT_bm1684  := F32
+float_mode  = $(or $(filter-out auto,$(call get,$1,FP_TYPE)),$(FLOAT_$(CHIP)),BF16)
+float_table = $(or $(filter-out none,$(call path,$1,QTABLE)),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
+float_flags = --mode $(float_mode) $(call option,$1,FLOAT_LAYERS,--float) $(if $(float_table),--table $(call quoted,$(float_table)))
+float_parameters = $(float_flags) $(CODE_merge_qtable)
+$(BUILD)/%_float_table: $(BUILD)/$$m/$$m_calib_table $$(call as_prerequisite,$$(call float_table,$$m)) \
+		$(BUILD)/$$m/$(CHIP)/float.parameters $(CODE_merge_qtable)
+	$(call stage,$m) float --log '$(BUILD)/$m/$(CHIP)/logs/float.log' --in '$<' \
+	  $(if $(call float_table,$m),--in table=$(call quoted,$(call float_table,$m))) --out '$@' \
+	  $(call helper,merge_qtable) '$<' '{work}/$(@F)' $(call float_flags,$m)
+qtable = $(BUILD)/$1/$(CHIP)/$1$(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),_float_table,_qtable)
+
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call upper,$2)) \
 	$(if $(filter int8 mix,$2),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
@@ -366,9 +385,11 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # For a bmodel the tools link the right emulator into their own installation, so one at a time.
-# tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
-calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
+# tpu_mlir has a fixed tolerance for the emulator against the quantised network, a lower one for mix;
+# here it is a variable.
+model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
+deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(model_tolerance)) $(CODE_model_deploy)
+calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
@@ -377,10 +398,10 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(call test_input,$m) \
+	  $(foreach each,$(call calibrated,$m,$v),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)') $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
-	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) --libc-matters \
+	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
 	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
 	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
@@ -388,7 +409,7 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 # Models: what models.mk calls at the end of a stanza
 
 define model
-$(if $(filter $1,$(MODELS)),$(error models.mk: model $1 is there twice))
+$(if $(filter $1,$(MODELS)),$(error $(STANZAS): model $1 is there twice))
 MODELS += $1
 .PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
@@ -424,10 +445,10 @@ endef
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
 	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
-	$(if $(filter mix,$2),'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	$(if $(filter mix,$2),$(if $(findstring /$(CHIP)/,$(qtable) $(call float_table,$1)),'$(BUILD)/$1/$(CHIP)/logs/qtable.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
-include models.mk
+include $(STANZAS)
 
 .PHONY: all list
 all: $(MODELS)
@@ -463,7 +484,7 @@ make bench                   how long make takes, beside DVC and Snakemake with 
 make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too
 
-Models (models.mk): $(MODELS)
+Models ($(STANZAS)): $(MODELS)
 Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
 
 Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$($(each)))
