@@ -19,6 +19,8 @@ help:
 
 # Every knob can be given on the command line or in the environment.
 #
+# STANZAS: the file of stanzas; all paths in it are seen from here.
+STANZAS ?= models.mk
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
 # BUILD: the folder for everything that is built. Relative, or without spaces.
@@ -54,11 +56,19 @@ PYTHON310 ?=
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
 
-KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
+DEFAULT_PT                   =
+DEFAULT_TORCHSCRIPT          =
+DEFAULT_PB                   =
+DEFAULT_SAVEDMODEL           =
+DEFAULT_PADDLE               =
+DEFAULT_TFLITE               =
+DEFAULT_PROTOTXT             =
+DEFAULT_CAFFEMODEL           =
 DEFAULT_INPUT_SHAPES         =
 DEFAULT_OUTPUTS              = auto
 DEFAULT_MEAN                 = 0,0,0
@@ -74,6 +84,8 @@ DEFAULT_EXPECTED_COS         = 0.99
 DEFAULT_MIN_LAYER_COS        = 0.99
 DEFAULT_FP_TYPE              = auto
 DEFAULT_GLOBAL_COMPARE_LAYERS =
+DEFAULT_QTABLE               =
+DEFAULT_FLOAT_LAYERS         =
 DEFAULT_TEST_INPUT           =
 DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
@@ -162,7 +174,7 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 .DEFAULT:
 	@echo >&2 'tpumake: there is no $@$(if $(named_by),$(comma) which $(named_by) names); make list shows what can be built'
 	@exit 2
-named_by = $(strip $(foreach each,$(MODELS),$(foreach name,ONNX TEST_INPUT,$(if \
+named_by = $(strip $(foreach each,$(MODELS),$(foreach name,$(SOURCES) CAFFEMODEL TEST_INPUT,$(if \
 	$(filter $@,$(call path,$(each),$(name))),$(each)_$(name)))))
 
 # ---------------------------------------------------------------------------------------------
@@ -223,6 +235,7 @@ CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,da
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
+CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
 	$(call library,npz npz_compare similarity)
@@ -238,7 +251,7 @@ $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 
 # The stanza is checked as a whole, before anything runs.
 json = "$(subst ",\",$(subst \,\\,$1))"
-assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))),$(filter $1_%,$(.VARIABLES))))
+assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
 $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
@@ -259,18 +272,53 @@ $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normali
 	  --in source=$(call quoted,$(call path,$(call dataset_user,$*),DATASET)) \
 	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
 
+# What a network comes as, by the stanza variable that names its file or folder: as ONNX; as what is
+# made into ONNX first; as what tpu_mlir reads by itself. A TFLite network only the BM chips take so.
+SOURCES := ONNX PT PB SAVEDMODEL PADDLE TFLITE PROTOTXT TORCHSCRIPT
+DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bmodel,$(MODEL)),TFLITE)
+FRAMEWORK_PT         := torch
+FRAMEWORK_PB         := tensorflow
+FRAMEWORK_SAVEDMODEL := tensorflow
+FRAMEWORK_TFLITE     := tensorflow
+FRAMEWORK_PADDLE     := paddle
+named     = $(foreach each,$(SOURCES),$(if $(call get,$1,$(each)),$(each)))
+# One that is given on the command line comes before what the stanza says.
+ordered   = $(or $(foreach each,$(named),$(if $(filter command,$(origin $1_$(each))),$(each))),$(named))
+kind      = $(firstword $(ordered))
+source    = $(call path,$1,$(call kind,$1))
+direct    = $(filter $(DIRECT),$(call kind,$1))
+framework = $(FRAMEWORK_$(call kind,$1))
+onnx      = $(if $(filter ONNX,$(call kind,$1)),$(call source,$1),$(BUILD)/$1/$1_imported.onnx)
+
+# import: a network of another framework, as ONNX. Each framework is an environment of its own.
+import_flags = $(call option,$1,INPUT_SHAPES,--input-shapes)
+import_parameters = $(call source,$1) $(import_flags) $(CODE_import_$(call framework,$1))
+$(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $(BUILD)/$$m/import.parameters \
+		$$(CODE_import_$$(call framework,$$m)) | $(BUILD)/$$m/checked
+	$(call stage,$m) import --log '$(BUILD)/$m/logs/import.log' --out '$@' \
+	  --in source=$(call quoted,$(call source,$m)) \
+	  $(call extra,$(call framework,$m)) $(call quoted,$(call source,$m)) '{work}/$(@F)' $(call import_flags,$m)
+
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
 downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
-downgrade_parameters = $(call path,$1,ONNX) $(downgrade_flags) $(CODE_onnx_downgrade)
-$(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call path,$$m,ONNX)) $(BUILD)/$$m/downgrade.parameters \
+downgrade_parameters = $(call onnx,$1) $(downgrade_flags) $(CODE_onnx_downgrade)
+$(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
 	$(call stage,$m) downgrade --log '$(BUILD)/$m/logs/downgrade.log' --out '$@' \
-	  --in source=$(call quoted,$(call path,$m,ONNX)) \
-	  $(call helper,onnx_downgrade) $(call quoted,$(call path,$m,ONNX)) '{work}/$(@F)' $(call downgrade_flags,$m)
+	  --in source=$(call quoted,$(call onnx,$m)) \
+	  $(call helper,onnx_downgrade) $(call quoted,$(call onnx,$m)) '{work}/$(@F)' $(call downgrade_flags,$m)
 
 # transform: to tpu_mlir's own form, run beside the ONNX on a test picture. The weights are a file
 # that the tools look for where they are started, under the name that transform gave it.
-transform_flags = $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
+# What it reads, as NAME=FILE, NAME being its name in the stage's folder.
+definition = $(if $(call direct,$1),$(definition_$(call kind,$1)),$1_v8.onnx=$(BUILD)/$1/$1_v8.onnx)
+definition_TFLITE      = $1.tflite=$(call source,$1)
+definition_PROTOTXT    = $1.prototxt=$(call source,$1) $1.caffemodel=$(call path,$1,CAFFEMODEL)
+definition_TORCHSCRIPT = $1.pt=$(call source,$1)
+definition_files = $(foreach each,$(definition),$(patsubst $(firstword $(subst =, ,$(each)))=%,%,$(each)))
+definition_names = $(foreach each,$(definition),$(firstword $(subst =, ,$(each))))
+definition_flags = $(addprefix --model_def ,$(firstword $(definition_names))) $(addprefix --model_data ,$(word 2,$(definition_names)))
+transform_flags = $(definition_flags) $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
 	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
 	$(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
@@ -282,12 +330,12 @@ test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1
 # A stage never leaves half a result, but Make would take earlier ones of a group for that.
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
-$(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $(BUILD)/%_v8.onnx \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform)
+$(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $$(call as_prerequisite,$$(call definition_files,$$m)) \
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) | $(BUILD)/$$m/checked
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
-	  --in $< $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
+	  $(foreach each,$(call definition,$m),--in $(call quoted,$(each))) $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call tool,model_transform) --model_name $m --model_def $m_v8.onnx --mlir $m.mlir $(call transform_flags,$m)
+	  $(call tool,model_transform) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
@@ -314,6 +362,20 @@ $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/
 	  $(call tool,run_qtable) $m.mlir --dataset dataset --calibration_table $m_calib_table \
 	  -o $m_qtable --loss_table $m_loss_table.txt $(call qtable_flags,$m)
 
+# float: a table of the stanza's own in place of that one, none at all, or more layers for it.
+FLOAT_bm1684x := F16
+FLOAT_bm1684  := F32
+float_mode  = $(or $(filter-out auto,$(call get,$1,FP_TYPE)),$(FLOAT_$(CHIP)),BF16)
+float_table = $(or $(filter-out none,$(call path,$1,QTABLE)),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
+float_flags = --mode $(float_mode) $(call option,$1,FLOAT_LAYERS,--float) $(if $(float_table),--table $(call quoted,$(float_table)))
+float_parameters = $(float_flags) $(CODE_merge_qtable)
+$(BUILD)/%_float_table: $(BUILD)/$$m/$$m_calib_table $$(call as_prerequisite,$$(call float_table,$$m)) \
+		$(BUILD)/$$m/$(CHIP)/float.parameters $(CODE_merge_qtable)
+	$(call stage,$m) float --log '$(BUILD)/$m/$(CHIP)/logs/float.log' --in '$<' \
+	  $(if $(call float_table,$m),--in table=$(call quoted,$(call float_table,$m))) --out '$@' \
+	  $(call helper,merge_qtable) '$<' '{work}/$(@F)' $(call float_flags,$m)
+qtable = $(BUILD)/$1/$(CHIP)/$1$(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),_float_table,_qtable)
+
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call upper,$2)) \
 	$(if $(filter int8 mix,$2),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
@@ -323,9 +385,11 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # For a bmodel the tools link the right emulator into their own installation, so one at a time.
-# tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
-calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
+# tpu_mlir has a fixed tolerance for the emulator against the quantised network, a lower one for mix;
+# here it is a variable.
+model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
+deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(model_tolerance)) $(CODE_model_deploy)
+calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
@@ -334,10 +398,10 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(call test_input,$m) \
+	  $(foreach each,$(call calibrated,$m,$v),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)') $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
-	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) --libc-matters \
+	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
 	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
 	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
@@ -345,14 +409,14 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 # Models: what models.mk calls at the end of a stanza
 
 define model
-$(if $(filter $1,$(MODELS)),$(error models.mk: model $1 is there twice))
+$(if $(filter $1,$(MODELS)),$(error $(STANZAS): model $1 is there twice))
 MODELS += $1
 .PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
 $(foreach each,$(VARIANTS),$(call $(if $(filter $(each),$(VARIANTS_$(CHIP))),variant,refused),$1,$(each))
 )$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
-sources: $$(call as_prerequisite,$$(call path,$1,ONNX) $$(call path,$1,TEST_INPUT))
+sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT,$$(call as_prerequisite,$$(call path,$1,$$(each))))
 endef
 
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
@@ -379,12 +443,12 @@ $1_$2:
 endef
 
 # The keys of a variant's stages, in their order.
-records = '$(BUILD)/$1/logs/downgrade.key' $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
+records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
 	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
-	$(if $(filter mix,$2),'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	$(if $(filter mix,$2),$(if $(findstring /$(CHIP)/,$(qtable) $(call float_table,$1)),'$(BUILD)/$1/$(CHIP)/logs/qtable.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
-include models.mk
+include $(STANZAS)
 
 .PHONY: all list
 all: $(MODELS)
@@ -393,7 +457,7 @@ all: $(MODELS)
 # The models that a target belongs to, and where what they are built from is.
 reproduced = $(strip $(foreach each,$(MODELS),$(if $(filter all $(each) $(addprefix $(each)_,$(VARIANTS)) \
 	$(BUILD)/$(each)/% $(BUILD)/datasets/$(call dataset,$(each))/%,$1),$(each))))
-sources_of = $(foreach name,ONNX DATASET TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
+sources_of = $(foreach name,$(SOURCES) CAFFEMODEL DATASET TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
 %.reproduce: FORCE | $(HELPERS)
 	@$(if $(call reproduced,$*),,$(error there is no $* to reproduce; make list shows what can be built))
 	@'$(VENV)/bin/python' scripts/reproduce.py '$*' $(if $(JSON),--json) --build '$(BUILD)' --make '$(MAKE_COMMAND)' \
@@ -420,7 +484,7 @@ make bench                   how long make takes, beside DVC and Snakemake with 
 make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too
 
-Models (models.mk): $(MODELS)
+Models ($(STANZAS)): $(MODELS)
 Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
 
 Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$($(each)))

@@ -29,6 +29,19 @@ def findings(stanza: dict[str, str], schema: dict) -> list[str]:
                 near = difflib.get_close_matches(key.upper(), known, 1)
                 hint = f"did you mean {name}_{near[0]}?" if near else "make help lists them"
                 lines.append(f"{name}_{key}: there is no such variable; {hint}")
+        elif error.validator == "oneOf":
+            sources = [one["required"][0] for one in error.validator_value]
+            named = [f"{name}_{key}" for key in sources if key in stanza]
+            lines.append(
+                f"{' and '.join(named)}: a stanza names one network"
+                if named
+                else f"{name}_ONNX is not set, nor {', '.join(sources[1:])}: where is the network?"
+            )
+        elif error.validator == "dependentRequired":
+            (missing,) = [
+                key for keys in error.validator_value.values() for key in keys if key not in stanza
+            ]
+            lines.append(f"{name}_{missing} is not set")
         elif error.validator == "required":
             lines += [
                 f"{name}_{key} is not set" for key in error.validator_value if key not in stanza

@@ -75,7 +75,10 @@ class Checkout:
         return done
 
 
-PROJECT = ("Makefile", "models.mk", "scripts", "schemas", "requirements", "models", "datasets")
+PROJECT = (
+    "Makefile", "models.mk", "scripts", "schemas", "requirements", "models", "datasets", "examples",
+    "training",
+)  # fmt: skip
 
 
 def copy_project(target: Path) -> Checkout:

@@ -272,10 +272,11 @@ STAGES = {
         settle=_settle_search,
         memory=_search_memory,
     ),
+    "float": Stage(_last_line),
     "deploy": Stage(
         _deploy,
         advice="where tensors disagree: do MEAN, SCALE, PIXEL_FORMAT and the pictures suit the "
-        "network? then try bf16, or a lower tolerance in the stanza",
+        "network? then try mix or bf16, or a lower tolerance in the stanza",
         settle=_settle_model,
         before=_reference_outputs,
         memory=_deploy_memory,
@@ -324,7 +325,9 @@ _KNOWN = (
     ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
 )
 # The last words of our own helpers are the cause, and may be more than one line.
-_OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ", re.M)
+_OWN_HELPER = re.compile(
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|merge_qtable): ", re.M
+)
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
 )

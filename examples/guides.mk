@@ -1,0 +1,60 @@
+# The networks that the vendors' guides build. docs/guides.md goes through those command by command.
+#   make STANZAS=examples/guides.mk yolov5s_mix
+# With your own file: make … yolov5s_ONNX=~/yolov5s.onnx. Without, a stand-in of the same structure
+# is made: what it sees is nonsense, how it builds is not.
+
+# YOLOv5s with its final output, which INT8 alone would ruin (reCamera's guide, mixed precision).
+yolov5s_ONNX          = $(BUILD)/examples/yolov5s.onnx
+yolov5s_INPUT_SHAPES  = [[1,3,640,640]]
+yolov5s_SCALE         = 0.0039216,0.0039216,0.0039216
+yolov5s_PIXEL_FORMAT  = rgb
+yolov5s_OUTPUTS       = none
+yolov5s_DATASET       = datasets/shapes
+yolov5s_MIN_LAYER_COS = 0.99
+yolov5s_EXPECTED_COS  = 0.999
+# The search stops long before it comes to where boxes and probabilities are made, in one tensor.
+yolov5s_FLOAT_LAYERS  = /model.24/*,output0*
+yolov5s_VARIANTS      = int8 mix bf16
+$(eval $(call model,yolov5s))
+
+# The same, cut at its three convolutions (Sophgo's quick start, for BM1684X and BM1684).
+yolov5s_cut_ONNX          = $(BUILD)/examples/yolov5s.onnx
+yolov5s_cut_INPUT_SHAPES  = [[1,3,640,640]]
+yolov5s_cut_SCALE         = 0.0039216,0.0039216,0.0039216
+yolov5s_cut_PIXEL_FORMAT  = rgb
+yolov5s_cut_OUTPUTS       = /model.24/m.0/Conv_output_0,/model.24/m.1/Conv_output_0,/model.24/m.2/Conv_output_0
+yolov5s_cut_DATASET       = datasets/shapes
+yolov5s_cut_VARIANTS      = f32 f16 int8
+$(eval $(call model,yolov5s_cut))
+
+# YOLOv8n, cut where reCamera's decoding begins.
+yolov8n_ONNX         = $(BUILD)/examples/yolov8n.onnx
+yolov8n_INPUT_SHAPES = [[1,3,640,640]]
+yolov8n_SCALE        = 0.0039216,0.0039216,0.0039216
+yolov8n_PIXEL_FORMAT = rgb
+yolov8n_DATASET      = datasets/shapes
+$(eval $(call model,yolov8n))
+
+# Tiny YOLOv3 in mixed precision (Sophgo's guide to it, for BM1684X).
+yolov3_tiny_ONNX          = $(BUILD)/examples/yolov3_tiny.onnx
+yolov3_tiny_INPUT_SHAPES  = [[1,3,416,416]]
+yolov3_tiny_SCALE         = 0.0039216,0.0039216,0.0039216
+yolov3_tiny_PIXEL_FORMAT  = rgb
+yolov3_tiny_OUTPUTS       = convolution_output1,convolution_output
+yolov3_tiny_DATASET       = datasets/shapes
+yolov3_tiny_MIN_LAYER_COS = 0.999
+yolov3_tiny_EXPECTED_COS  = 0.9999
+yolov3_tiny_VARIANTS      = int8 mix
+$(eval $(call model,yolov3_tiny))
+
+# ResNet-18.
+resnet18_ONNX         = $(BUILD)/examples/resnet18.onnx
+resnet18_INPUT_SHAPES = [[1,3,224,224]]
+resnet18_MEAN         = 123.675,116.28,103.53
+resnet18_SCALE        = 0.0171,0.0175,0.0174
+resnet18_PIXEL_FORMAT = rgb
+resnet18_DATASET      = datasets/shapes
+$(eval $(call model,resnet18))
+
+$(BUILD)/examples/%.onnx: training/make_network.py training/live_network.py | $(HELPERS) $(BUILD)/examples/
+	@'$(VENV)/bin/python' $< $* '$@'
