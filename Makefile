@@ -44,8 +44,11 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key and .reproduce print JSON.
+# JSON: 1 has .key, .info, .reproduce, info, list and all print JSON, and nothing else on standard output.
 JSON ?=
+# LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
+LIST ?=
+FILE ?=
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
 # PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
@@ -193,7 +196,7 @@ TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_to
 outdated = $(call differs,$1,$(foreach each,$2,$(file <$(each)))) $(if $(realpath $3),,FORCE)
 
 $(HELPERS): $(call outdated,$(HELPERS),$(HELPERS_FROM),$(VENV)/bin/python)
-	@$(PYTHON) scripts/setup_venv.py '$(VENV)' $(firstword $(HELPERS_FROM)) && cat $(HELPERS_FROM) > '$@'
+	@$(if $(JSON),>&2) $(PYTHON) scripts/setup_venv.py '$(VENV)' $(firstword $(HELPERS_FROM)) && cat $(HELPERS_FROM) > '$@'
 
 $(DEV): $(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
 	@$(PYTHON) scripts/setup_venv.py --add '$(VENV)' $(DEV_FROM) && cat $(DEV_FROM) > '$@'
@@ -219,7 +222,7 @@ m = $(firstword $(subst /, ,$*))
 v = $(lastword $(subst _, ,$*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
-stage = @$(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
+stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
@@ -422,25 +425,28 @@ endef
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
 define fetched
 $2: | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
+	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
 endef
 
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
 $1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)
-	@:$$(if $$(built_$1_$2),,$$(info $1_$2 is up to date.))
-	$$(if $$(built_$1_$2),$(if $(REPRODUCING),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
-.PHONY: $1_$2.key
+	@:$$(if $$(built_$1_$2)$(JSON),,$$(info $1_$2 is up to date.))$$(call event,{"done": "$1_$2"})
+	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
+.PHONY: $1_$2.key $1_$2.info
 $1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
+$1_$2.info: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$<'
 endef
 
 define refused
 $1_$2:
-	@echo >&2 'tpumake: $(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter 1,$(on_camera)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))'
+	@echo >&2 'tpumake: $(call refusal,$1,$2)'
 	@exit 2
 endef
+refusal = $(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter 1,$(on_camera)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))
 
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
@@ -450,8 +456,18 @@ records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)
 
 include $(STANZAS)
 
-.PHONY: all list
-all: $(MODELS)
+.PHONY: all list info
+# all: one more make for everything, so that what came of each target is told at the end, whatever
+# happens; each stage notes it in a file. It takes the outer make's flags and shares its jobs.
+all:
+	+@$(HOST_PYTHON) -S scripts/build_list.py --make '$(MAKE_COMMAND)' --build '$(BUILD)' \
+	  $(if $(LIST),--list $(call shell_word,$(LIST))) $(if $(JSON),--json)
+TPUMAKE_EVENTS ?=
+event = $(if $(TPUMAKE_EVENTS),$(file >>$(TPUMAKE_EVENTS),$1))
+shell_word = '$(subst ','\'',$1)'
+
+info: | $(HELPERS)
+	@$(if $(FILE),'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) $(call shell_word,$(FILE)),echo >&2 'tpumake: which file? make info FILE=x.cvimodel'; exit 2)
 
 # reproduce: what is built twice from nothing, under other conditions, has the same bytes.
 # The models that a target belongs to, and where what they are built from is.
@@ -464,17 +480,33 @@ sources_of = $(foreach name,$(SOURCES) CAFFEMODEL DATASET TEST_INPUT,$(if $(call
 	  $(addprefix --makefile ,$(MAKEFILE_LIST)) --environment '$(VENV)' --environment '$(TOOLCHAIN)' \
 	  $(foreach each,$(call reproduced,$*),$(call sources_of,$(each)))
 
+# With JSON=1: all that can be built for this chip, what it is built from, and the records of its stages.
 list:
-	@:$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS))))
+	@:$(if $(JSON),$(list_json),$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS)))))
+json_list = [$(subst $(space),$(comma) ,$(patsubst %,"%",$(strip $1)))]
+target_json = {"target": "$1_$2", "model": "$1", "variant": "$2", \
+	"declared": $(if $(filter $2,$(call get,$1,VARIANTS)),true,false), \
+	"refused": $(if $(filter $2,$(VARIANTS_$(CHIP))),null,$(call json,$(call refusal,$1,$2))), \
+	"output": "$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)", "sources": {$(call sources_json,$1)}, \
+	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)))}
+sources_json = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $(foreach name,$(call kind,$1) CAFFEMODEL TEST_INPUT,$(if \
+	$(call path,$1,$(name)),"$1_$(name)":$(call json,$(call path,$1,$(name))))))))
+last_target = $(lastword $(MODELS))_$(lastword $(VARIANTS))
+list_json = $(info {"$$schema": "list.schema.json", "chip": "$(CHIP)", "chips": $(call json_list,$(CHIPS)), "targets": [)$(foreach \
+	which,$(MODELS),$(foreach how,$(VARIANTS),$(info $(call target_json,$(which),$(how))$(if \
+	$(filter $(last_target),$(which)_$(how)),,$(comma)))))$(info ]})
 
 # ---------------------------------------------------------------------------------------------
 # Help. Printing takes no process: nothing is built, not even an environment.
 
 define help_text
 make MODEL_VARIANT           build a model, for instance: make $(firstword $(MODELS))_$(firstword $(VARIANTS))
-make MODEL, make all         every variant of a model's stanza; of all models
+make MODEL, make all         every variant of a model's stanza; of all models, with a table at the end
+make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
+make MODEL_VARIANT.info      what the model is: chip, inputs, outputs, memory, parts, checksum (JSON=1)
+make info FILE=x.cvimodel    the same of any model file
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
 make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute

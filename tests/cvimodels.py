@@ -12,7 +12,7 @@ WEIGHTS = bytes(range(64))
 COMMANDS = bytes(range(100, 200))
 
 
-def _vector(builder: Builder, offsets: Sequence[int]) -> int:
+def vector(builder: Builder, offsets: Sequence[int]) -> int:
     builder.StartVector(4, len(offsets), 4)
     for offset in reversed(offsets):
         builder.PrependUOffsetTRelative(offset)
@@ -44,8 +44,8 @@ def _weight(builder: Builder, name: str, start: int, size: int) -> int:
     return builder.EndObject()
 
 
-def _tensor(builder: Builder, name: str, offset: int, qscale: float) -> int:
-    text, shape = builder.CreateString(name), _shape(builder, (1, 3, 8, -1))
+def _tensor(builder: Builder, dims: Sequence[int], name: str, offset: int, qscale: float) -> int:
+    text, shape = builder.CreateString(name), _shape(builder, dims)
     builder.StartObject(5)
     builder.PrependFloat32Slot(4, qscale, 0.0)
     quant = builder.EndObject()
@@ -69,10 +69,12 @@ def _section(builder: Builder, kind: int, name: str, size: int, offset: int) -> 
     return builder.EndObject()
 
 
-def _program(builder: Builder, tensors: Sequence[tuple[str, int, float]]) -> int:
+def _program(
+    builder: Builder, tensors: Sequence[tuple[str, int, float]], dims: Sequence[int]
+) -> int:
     names = [builder.CreateString(name) for name, _, _ in tensors]
-    inputs, outputs = _vector(builder, names[:1]), _vector(builder, names[1:])
-    tensor_map = _vector(builder, [_tensor(builder, *each) for each in tensors])
+    inputs, outputs = vector(builder, names[:1]), vector(builder, names[1:])
+    tensor_map = vector(builder, [_tensor(builder, dims, *each) for each in tensors])
     text = builder.CreateString("subfunc_0")
     builder.StartObject(2)
     builder.PrependUOffsetTRelativeSlot(0, text, 0)
@@ -80,7 +82,7 @@ def _program(builder: Builder, tensors: Sequence[tuple[str, int, float]]) -> int
     builder.StartObject(5)
     builder.PrependUOffsetTRelativeSlot(3, tpu, 0)
     routine = builder.EndObject()
-    routines = _vector(builder, [routine])
+    routines = vector(builder, [routine])
     builder.StartObject(8)
     for slot, offset in ((2, inputs), (3, outputs), (4, tensor_map), (5, routines)):
         builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
@@ -98,15 +100,17 @@ def flatbuffer(
         (0, "weight", len(WEIGHTS), 0),
         (1, "subfunc_0", len(COMMANDS), len(WEIGHTS)),
     ),
+    dims: Sequence[int] = (1, 3, 8, -1),
+    programs: int = 1,
 ) -> bytes:
     """The fields of a model; what it leaves out has the schema's default."""
     builder = Builder(0)
     texts = {slot: builder.CreateString(text) for slot, text in
              ((1, name), (2, build_time), (8, "cv181x"), (9, "v1.7"))}  # fmt: skip
     lists = {
-        5: _vector(builder, [_weight(builder, *each) for each in weights]),
-        6: _vector(builder, [_program(builder, tensors)]),
-        7: _vector(builder, [_section(builder, *each) for each in sections]),
+        5: vector(builder, [_weight(builder, *each) for each in weights]),
+        6: vector(builder, [_program(builder, tensors, dims)] * programs),
+        7: vector(builder, [_section(builder, *each) for each in sections]),
     }
     builder.StartObject(10)
     for slot, offset in (texts | lists).items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import pytest
+import told_by_model_tool
 from conftest import Checkout, Toolchain
 
 from tpumake.bmodel import set_build_time
@@ -81,6 +83,11 @@ def test_models_for_bm1684(checkout: Checkout, toolchain: Toolchain, tmp_path: P
         info = toolchain.run(["model_tool", "--info", str(model)], checkout.path).stdout
         assert "chip: BM1684\n" in info
         assert "create time: Tue Jan  1 00:00:00 1980" in info
+        told = json.loads(checkout.make(f"tiny_{variant}.info", *QUICK, "JSON=1").stdout)
+        assert told_by_model_tool.of_bmodel(info) == told_by_model_tool.bmodel_alike(
+            told, "Tue Jan  1 00:00:00 1980"
+        )
+        assert told["checksum"]["right"] is True
     # What was made for one chip serves the others, but for the model itself.
     said = checkout.make("tiny_int8", *QUICK[:2], "CHIP=cv181x").stdout
     assert [line.split()[1] for line in said.splitlines() if line.endswith(" s")] == ["int8"]

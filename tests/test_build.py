@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import told_by_model_tool
 from conftest import ROOT, Checkout, Toolchain, copy_project
 from PIL import Image
 
@@ -68,6 +69,15 @@ def test_the_outputs_alternate_as_the_camera_wants_them(
     branches = [f"cv{branch}.{stride}" for stride in range(3) for branch in (2, 3)]
     names = line.partition(":")[2].strip().split(",")
     assert [name.split("/")[2] for name in names] == branches
+
+
+def test_its_description_is_what_model_tool_says(built: Checkout, toolchain: Toolchain) -> None:
+    said = toolchain.run(["model_tool", "--info", str(built.path / MODEL)], built.path).stdout
+    told = json.loads(built.make("tiny_int8.info", "JSON=1").stdout)
+    assert told_by_model_tool.of_cvimodel(said) == told_by_model_tool.cvimodel_alike(told)
+    assert told["checksum"]["right"] is True
+    assert told["programs"][0]["inputs"][0]["pixel_format"] == "RGB_PACKED"
+    assert "images_raw (RGB_PACKED, aligned)" in built.make("tiny_int8.info").stdout
 
 
 def test_it_was_compared_and_ran_on_the_emulator(built: Checkout) -> None:
@@ -153,6 +163,31 @@ def test_another_chip_reuses_what_does_not_depend_on_it(second: Checkout) -> Non
     assert stages(done.stdout) == ["int8"]
     assert (second.path / "build/tiny/cv180x/tiny_int8.cvimodel").exists()
     assert second.make("tiny_int8").stdout == "tiny_int8 is up to date.\n"
+
+
+def test_a_list_of_good_and_bad_ones(second: Checkout) -> None:
+    """One that is there, one to build, one for another chip, one whose pictures are missing."""
+    bad = "bad_ONNX = models/tiny.onnx\nbad_DATASET = no/pictures\n$(eval $(call model,bad))\n"
+    stanzas = second.path / "models.mk"
+    before = stanzas.read_text()
+    stanzas.write_text(f"{before}\n{bad}")
+    (second.path / "full_cases.txt").write_text(
+        "tiny_int8\nbad # fails\ntiny_bf16 CHIP=cv182x\ntiny_int8\n"
+    )
+    done = second.make("LIST=full_cases.txt", "all", "-k", "-j2", "JSON=1", check=False)
+    stanzas.write_text(before)
+    assert done.returncode == 2
+    told = json.loads(done.stdout)
+    assert [(each["target"], each["chip"], each["status"]) for each in told["targets"]] == [
+        ("tiny_int8", "cv181x", "up to date"),
+        ("bad_int8", "cv181x", "failed"),
+        ("tiny_bf16", "cv182x", "built"),
+    ]
+    there, bad, new = told["targets"]
+    assert 0.9 < there["lowest_cosine"] < new["lowest_cosine"] < 1
+    assert there["size"] == (second.path / MODEL).stat().st_size
+    assert bad["causes"][0]["cause"].startswith("no/pictures: there is no such file or folder; put")
+    assert re.search(r"^1 built, 1 up to date, 1 failed; ", done.stderr, re.M)
 
 
 def test_a_result_below_the_tolerance_fails_and_nothing_is_lost(second: Checkout) -> None:

@@ -203,7 +203,7 @@ def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
 
 
 # What doesn't change results: errors, exit codes, temporary files.
-PLUMBING = {"__init__", "cli", "errors", "files", "folders"}
+PLUMBING = {"__init__", "cli", "errors", "events", "files", "folders"}
 
 
 @pytest.mark.slow

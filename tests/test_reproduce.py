@@ -257,7 +257,8 @@ def request(**sources: Path) -> Request:
 
 def test_results_are_told_from_notes(tmp_path: Path) -> None:
     names = ["m/m.mlir", "m/logs/a.log", "m/logs/a.key", "m/checked", "m/transform.parameters",
-             ".digests", ".work/x/m.mlir", "m/cv181x/m.cvimodel", "datasets/d/1.jpg"]  # fmt: skip
+             ".digests", "all.json", ".work/x/m.mlir", "m/cv181x/m.cvimodel",
+             "datasets/d/1.jpg"]  # fmt: skip
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -11,18 +11,32 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated
 
 from flatbuffers import number_types as numbers
-from flatbuffers.table import Table
 
 from tpumake.errors import BadInput
+from tpumake.flat_tables import (
+    F32,
+    I64,
+    U8,
+    U32,
+    F32s,
+    Flag,
+    Text,
+    Texts,
+    enumerated,
+    inline,
+    listed,
+    number,
+    read_root,
+    table,
+)
 
 __all__ = [
+    "MAGIC",
     "DType",
     "Header",
     "Model",
@@ -35,16 +49,10 @@ __all__ = [
     "read_cvimodel",
 ]
 
-_MAGIC = b"CviModel"
+MAGIC = b"CviModel"
 _HEADER = struct.Struct("<8sIBB16s16s2s")
 # Weights' offsets carry the memory region that they are in above these bits.
 _REGION = 40
-# What the flatbuffers package raises when an offset leads out of the buffer.
-_DAMAGED = (struct.error, IndexError, ValueError, OverflowError, TypeError)
-
-T = TypeVar("T")
-# Reads one value at a position of a table's buffer.
-Read = Callable[[Table, int], Any]
 
 
 class SectionType(enum.IntEnum):
@@ -70,74 +78,8 @@ class DType(enum.IntEnum):
     UINT8 = 7
 
 
-# ---------------------------------------------------------------------------------------------
-# How fields are read. Each annotation below says so itself; a field that a file leaves out has the
-# schema's default.
-
-
-def _number(flags: type) -> Read:
-    return lambda table, at: table.Get(flags, at)
-
-
-def _enum(kind: type[enum.IntEnum]) -> Read:
-    known = {int(member): member for member in kind}
-    # Later versions may know more; their number then stands for itself.
-    return lambda table, at: known.get(number := table.Get(numbers.Uint8Flags, at), number)
-
-
-def _string(table: Table, at: int) -> str:
-    return table.String(at).decode(errors="replace")
-
-
-def _struct(size: int) -> Read:
-    """A struct of so many bytes, which lies in the table itself."""
-    return lambda table, at: tuple(table.Bytes[at : at + size])
-
-
-def _table(kind: type) -> Read:
-    return lambda table, at: _read(kind, Table(table.Bytes, table.Indirect(at)))
-
-
-def _list(read: Read, width: int = 4) -> Read:
-    """A vector; ``width`` is the size of an element in bytes, 4 for whatever lies elsewhere."""
-
-    def read_all(table: Table, at: int) -> tuple:
-        start = table.Indirect(at)
-        count = table.Get(numbers.UOffsetTFlags, start)
-        if count * width > len(table.Bytes) - start:
-            raise ValueError("a list is longer than the file")
-        return tuple(read(table, start + 4 + index * width) for index in range(count))
-
-    return read_all
-
-
-def _read(kind: type[T], table: Table) -> T:
-    """Read a table into its class, field by field in the schema's order."""
-    values = {}
-    for slot, (name, read) in enumerate(_readers(kind)):
-        # A vtable starts with two sizes of two bytes each; then follows where each field lies.
-        offset = table.Offset(4 + 2 * slot)
-        if offset:
-            values[name] = read(table, table.Pos + offset)
-    return kind(**values)
-
-
-@cache
-def _readers(kind: type) -> list[tuple[str, Read]]:
-    hints = get_type_hints(kind, include_extras=True)
-    return [(name, hint.__metadata__[0]) for name, hint in hints.items()]
-
-
-U8 = Annotated[int, _number(numbers.Uint8Flags)]
-U32 = Annotated[int, _number(numbers.Uint32Flags)]
-I64 = Annotated[int, _number(numbers.Int64Flags)]
-F32 = Annotated[float, _number(numbers.Float32Flags)]
-Flag = Annotated[bool, _number(numbers.BoolFlags)]
-Text = Annotated[str, _string]
-Texts = Annotated[tuple[str, ...], _list(_string)]
-F32s = Annotated[tuple[float, ...], _list(_number(numbers.Float32Flags))]
 # A number where a later version knows more types than this one.
-Type = Annotated[DType | int, _enum(DType)]
+Type = Annotated[DType | int, enumerated(DType)]
 
 # ---------------------------------------------------------------------------------------------
 # The tables
@@ -147,7 +89,7 @@ Type = Annotated[DType | int, _enum(DType)]
 class Shape:
     """Sizes of a tensor's dimensions; -1 where it is known only when the model runs."""
 
-    dim: Annotated[tuple[int, ...], _list(_number(numbers.Int64Flags), 8)] = ()
+    dim: Annotated[tuple[int, ...], listed(number(numbers.Int64Flags), 8)] = ()
 
 
 @dataclass(frozen=True)
@@ -169,9 +111,9 @@ class Tensor:
     name: Text = ""
     offset: I64 = 0
     dtype: Type = DType.FP32
-    shape: Annotated[Shape | None, _table(Shape)] = None
-    stride: Annotated[Shape | None, _table(Shape)] = None
-    quant: Annotated[QuantInfo | None, _table(QuantInfo)] = None
+    shape: Annotated[Shape | None, table(Shape)] = None
+    stride: Annotated[Shape | None, table(Shape)] = None
+    quant: Annotated[QuantInfo | None, table(QuantInfo)] = None
     overwrote: Flag = False
     scale: F32s = ()
     mean: F32s = ()
@@ -187,7 +129,7 @@ class Weight:
     name: Text = ""
     offset: I64 = 0
     size: U32 = 0
-    shape: Annotated[Shape | None, _table(Shape)] = None
+    shape: Annotated[Shape | None, table(Shape)] = None
     type: Type = DType.FP32
 
     @property
@@ -228,7 +170,7 @@ class CpuRoutine:
     """A function of the runtime or of a section, and its serialised arguments."""
 
     function_section: Text = ""
-    function_args: Annotated[tuple[int, ...], _list(_number(numbers.Uint8Flags), 1)] = ()
+    function_args: Annotated[tuple[int, ...], listed(number(numbers.Uint8Flags), 1)] = ()
 
 
 @dataclass(frozen=True)
@@ -238,8 +180,8 @@ class Routine:
     type: U8 = 0
     in_tensors: Texts = ()
     out_tensors: Texts = ()
-    tpu_routine: Annotated[TpuRoutine | None, _table(TpuRoutine)] = None
-    cpu_routine: Annotated[CpuRoutine | None, _table(CpuRoutine)] = None
+    tpu_routine: Annotated[TpuRoutine | None, table(TpuRoutine)] = None
+    cpu_routine: Annotated[CpuRoutine | None, table(CpuRoutine)] = None
 
 
 @dataclass(frozen=True)
@@ -250,8 +192,8 @@ class Program:
     neuron_size: U32 = 0
     input_tensors: Texts = ()
     output_tensors: Texts = ()
-    tensor_map: Annotated[tuple[Tensor, ...], _list(_table(Tensor))] = ()
-    routines: Annotated[tuple[Routine, ...], _list(_table(Routine))] = ()
+    tensor_map: Annotated[tuple[Tensor, ...], listed(table(Tensor))] = ()
+    routines: Annotated[tuple[Routine, ...], listed(table(Routine))] = ()
     shared_gmem: U32 = 0
     private_gmem: U32 = 0
 
@@ -260,7 +202,7 @@ class Program:
 class Section:
     """A run of bytes behind the flatbuffer; ``offset`` counts from its end."""
 
-    type: Annotated[SectionType | int, _enum(SectionType)] = SectionType.WEIGHT
+    type: Annotated[SectionType | int, enumerated(SectionType)] = SectionType.WEIGHT
     name: Text = ""
     size: U32 = 0
     offset: U32 = 0
@@ -273,14 +215,14 @@ class Section:
 class Model:
     """The flatbuffer's root; ``version`` is major, minor and below."""
 
-    version: Annotated[tuple[int, ...], _struct(3)] = ()
+    version: Annotated[tuple[int, ...], inline("<3B")] = ()
     name: Text = ""
     build_time: Text = ""
-    preprocess_hints: Annotated[PreProcessHints | None, _table(PreProcessHints)] = None
-    postprocess_hints: Annotated[PostProcessHints | None, _table(PostProcessHints)] = None
-    weight_map: Annotated[tuple[Weight, ...], _list(_table(Weight))] = ()
-    programs: Annotated[tuple[Program, ...], _list(_table(Program))] = ()
-    sections: Annotated[tuple[Section, ...], _list(_table(Section))] = ()
+    preprocess_hints: Annotated[PreProcessHints | None, table(PreProcessHints)] = None
+    postprocess_hints: Annotated[PostProcessHints | None, table(PostProcessHints)] = None
+    weight_map: Annotated[tuple[Weight, ...], listed(table(Weight))] = ()
+    programs: Annotated[tuple[Program, ...], listed(table(Program))] = ()
+    sections: Annotated[tuple[Section, ...], listed(table(Section))] = ()
     target: Text = ""
     mlir_version: Text = ""
 
@@ -319,7 +261,7 @@ def read_cvimodel(path: Path) -> ModelFile:
     :raises BadInput: it is none, or cut short, or an offset leads nowhere
     """
     data = path.read_bytes()
-    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+    if len(data) < _HEADER.size or not data.startswith(MAGIC):
         raise BadInput(f"{path}: not a cvimodel")
     _, size, major, minor, md5, chip, padding = _HEADER.unpack_from(data)
     header = Header(size, major, minor, md5, chip.rstrip(b"\0").decode("latin-1"), padding)
@@ -329,8 +271,8 @@ def read_cvimodel(path: Path) -> ModelFile:
     if len(flatbuffer) < size:
         raise BadInput(f"{path}: cut short; make it again")
     try:
-        model = _read(Model, Table(flatbuffer, struct.unpack_from("<I", flatbuffer)[0]))
-    except _DAMAGED as error:
+        model = read_root(Model, flatbuffer)
+    except ValueError as error:
         raise BadInput(f"{path}: damaged, its flatbuffer can't be read ({error})") from None
     binary = data[_HEADER.size + size :]
     if any(each.offset + each.size > len(binary) for each in model.sections):

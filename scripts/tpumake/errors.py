@@ -52,4 +52,8 @@ def run_guarded(main: Callable[[], object]) -> NoReturn:
 def _complain(error: object, code: int) -> int:
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]  # noqa: PTH119, PTH122
     print(f"{name}: {error}", file=sys.stderr)
+    # Imported here: where all goes well nobody needs it.
+    from tpumake import events
+
+    events.note(program=name, arguments=sys.argv[1:], cause=str(error))
     return code

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tpumake import stages
+from tpumake import events, stages
 from tpumake.display import Display
 from tpumake.errors import BadInput, CheckFailed
 from tpumake.files import locked
@@ -23,7 +23,7 @@ from tpumake.job import PARENT, Job, date
 from tpumake.keys import Digests, Key, Record, content, why
 from tpumake.memory import room_for
 
-__all__ = ["execute", "prepare", "put"]
+__all__ = ["die_with_parent", "execute", "prepare", "put"]
 
 # From <sys/personality.h> and <sys/prctl.h>.
 ADDR_NO_RANDOMIZE = 0x0040000
@@ -191,11 +191,11 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
     # Results follow the layout of the heap, so nobody's settings of the allocator, nor another one
-    # or other libraries that use it, reach the tools.
+    # or other libraries that use it, reach the tools. What a build notes of itself is not theirs.
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD")
+        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD", events.VARIABLE)
         and not name.startswith("MALLOC_")
     }
     if "TPUMAKE_PRELOAD" in environment:
@@ -238,14 +238,14 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
 def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen]:
     """Start a command in a group of its own, which ends with this block and with this process."""
     # Whatever ends Make ends this process, too, and that ends what it has started.
-    _die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != PARENT:
         # Make ended before that was asked for.
         raise KeyboardInterrupt
     process = subprocess.Popen(
         command,
         start_new_session=True,
-        preexec_fn=lambda: _die_with_parent(signal.SIGKILL),
+        preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         **options,
     )
     try:
@@ -258,7 +258,7 @@ def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen
         raise
 
 
-def _die_with_parent(number: int) -> None:
+def die_with_parent(number: int) -> None:
     """Have the kernel send this process a signal when its parent ends, in whatever way."""
     LIBC.prctl(PR_SET_PDEATHSIG, number)
 

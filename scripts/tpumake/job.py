@@ -67,7 +67,9 @@ class Job(NamedTuple):
         """
         for path in self.inputs.values():
             if not path.exists():
-                raise BadInput(f"{path}: there is no such file or folder")
+                wanted = "; put pictures there, or name a folder that has some: DATASET"
+                what_to_do = wanted if self.stage == "dataset" else ""
+                raise BadInput(f"{path}: there is no such file or folder{what_to_do}")
         # Where an input lies is not what it is. The first word is the program, whose code counts.
         names = {str(path): f"<{name}>" for name, path in self.inputs.items()}
         return Key(

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tpumake import events
 from tpumake.display import Display
 from tpumake.errors import BadInput, CheckFailed, run_guarded
 from tpumake.files import locked
@@ -39,6 +40,7 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
     note: Callable[[str], None] = display.note if chosen.why else lambda text: None
     if not reason:
         note("does not run: nothing changed")
+        _note(job, "up to date")
         return ""
     # What only a stage needs that has work to do is imported then: most have not.
     from tpumake.cache import Cache
@@ -49,6 +51,7 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
         key = job.key(digests)
         if not fresh(job, Record.load(job.record), key, digests):
             note("does not run: another make did it")
+            _note(job, "up to date")
             return ""
         cache = Cache.from_environment()
         record = taken(job, key, digests, cache) if cache else None
@@ -56,9 +59,15 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
             note(f"comes from the cache: {reason}")
             display.replay(job.log)
             display.done(record.figure, "cached")
+            _note(job, "cached")
             return record.figure
         note(f"runs: {reason}")
         return run(job, key, digests, display, cache, chosen.make)
+
+
+def _note(job: Job, status: str, **more: object) -> None:
+    """Note what came of a stage; ``record`` is its name."""
+    events.note(record=str(job.record), status=status, **more)
 
 
 def run(
@@ -75,7 +84,9 @@ def run(
             cache.put(record, job.outputs, job.log.read_bytes().decode(errors="replace"))
         except OSError as error:
             display.detail(f"not kept in the cache: {error.filename}: {error.strerror}")
-    display.done(record.figure, f"{time.monotonic() - started:.1f} s")
+    seconds = time.monotonic() - started
+    display.done(record.figure, f"{seconds:.1f} s")
+    _note(job, "built", seconds=seconds)
     return record.figure
 
 
@@ -207,11 +218,19 @@ def main() -> int:
         from tpumake.stages import STAGES
 
         display.failed(str(error), STAGES[job.stage].advice, job.log)
+        _note(job, "failed", cause=str(error), log=str(job.log))
         return 1
     except BadInput as error:
-        display.failed(str(error), "", None)
-        return 2
+        return _bad_input(job, display, str(error))
     except OSError as error:
-        display.failed(f"{error.filename or job.build}: {error.strerror}", "", None)
-        return 2
+        return _bad_input(job, display, f"{error.filename or job.build}: {error.strerror}")
+    except KeyboardInterrupt:
+        _note(job, "interrupted")
+        raise
     return 0
+
+
+def _bad_input(job: Job, display: Display, cause: str) -> int:
+    display.failed(cause, "", None)
+    _note(job, "failed", cause=cause)
+    return 2

@@ -26,7 +26,7 @@ _READ = ("scripts", "schemas", "requirements")
 # The copy's own name: a build must not mind spaces and letters beyond ASCII.
 _COPY = "a copy, größer"
 # Notes on how a build went, in which paths and times belong.
-_NOTES = ("*.parameters", "*.lock", "checked")
+_NOTES = ("*.parameters", "*.lock", "checked", "all.json")
 # The second build's clock is so far ahead.
 _AHEAD = 1234 * 24 * 3600
 _MOST_JOBS = 8
