@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -179,6 +180,9 @@ def stop_at_signals() -> None:
 def main() -> int:
     """Run COMMAND as one stage of a build."""
     stop_at_signals()
+    if os.environ.get("JSON"):
+        # Standard output is for the document that is wanted.
+        sys.stdout = sys.stderr
     chosen = parser().parse_args()
     job = Job(
         stage=chosen.stage,

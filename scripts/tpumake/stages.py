@@ -248,6 +248,17 @@ def _picture_progress(line: str) -> Progress | None:
     return ("pictures", int(match.group(1)), int(match.group(2))) if match else None
 
 
+def _operations(result: Result) -> str:
+    """Lowering ends with how many operations there are; none would be no network.
+
+    :raises CheckFailed: if there are none
+    """
+    figure = _last_line(result)
+    if figure.startswith("0 ") or "operations" not in figure:
+        raise CheckFailed("the lowered network is empty")
+    return figure
+
+
 STAGES = {
     "stanza": Stage(lambda result: ""),
     "dataset": Stage(_last_line, _picture_progress),
@@ -280,6 +291,11 @@ STAGES = {
         before=_reference_outputs,
         memory=_deploy_memory,
     ),
+    "lower": Stage(_operations),
+    "picture": Stage(_last_line),
+    "onnx": Stage(_last_line),
+    # A network or a model, run on pictures.
+    "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
 }
 
 
@@ -324,7 +340,10 @@ _KNOWN = (
     ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
 )
 # The last words of our own helpers are the cause, and may be more than one line.
-_OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ", re.M)
+_OWN_HELPER = re.compile(
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|letterbox_picture|run_onnx): ",
+    re.M,
+)
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
 )
