@@ -458,7 +458,10 @@ runs      = $(if $(call direct,$1),,--run ONNX '$(BUILD)/$1/$1.onnx.npz' --names
 	--run 'float mlir' '$(BUILD)/$1/$1.float.npz' $(foreach each,$2,--run '$(call upper,$(each)) mlir' '$(BUILD)/$1/$(CHIP)/$1_$(each).lowered.npz' \
 	$(if $(call emulated,$1,$(each)),--run '$(call upper,$(each)) $(MODEL)$(comma) emulated' '$(call emulated,$1,$(each))'))
 drawing   = $(or $(call given,OUT),$(BUILD)/$1/$(CHIP)/$2.detect.png)
-%.detect: $$(call as_prerequisite,$$(image)) $$(if $$(and $$(image),$$(call detected,$$*)),$$(if $$(call variants,$$*),$$(call raw,$$(call detected,$$*),$$(call variants,$$*)),$$*)) FORCE | $(HELPERS)
+# What is not there is told before anything is built.
+absent    = $(foreach each,$(image) $(call path,$1,LABELS),$(if $(wildcard $(each)),,$(call as_prerequisite,$(each))))
+needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1,$2),$3)))
+%.detect: $$(call needed,$$(call detected,$$*),$$(call variants,$$*),$$*) FORCE | $(HELPERS)
 	$(if $(call detected,$*),,$(error there is no $* to detect with; make list shows what can be built))
 	$(if $(image),,@echo >&2 'tpumake: which picture? make $@ IMAGE=photo.jpg'; exit 2)
 	@'$(VENV)/bin/python' scripts/detect.py $(call quoted,$(image)) $(call quoted,$(subst $(space),?,$(call drawing,$(call detected,$*),$*))) \

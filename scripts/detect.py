@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-import onnx
 
 from tpumake.cli import BadInput, atomic_write, run
 from tpumake.detections import (
@@ -149,6 +148,9 @@ def class_names(labels: Path | None, network: Path | None) -> list[str]:
         return read_labels(labels)
     if not network:
         return []
+    # It takes as long to import as all the rest together.
+    import onnx
+
     try:
         model = onnx.load(network, load_external_data=False)
     except OSError as error:

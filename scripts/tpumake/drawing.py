@@ -128,6 +128,9 @@ def _place(
         (left, top - height), (right - width, top - height), (left, bottom),
         (right - width, bottom), (left, top), (left, bottom - height),
     ]  # fmt: skip
+    # In a crowd, further and further away.
+    for step in range(1, 12):
+        wishes += [(left, bottom + step * height), (left, top - (step + 1) * height)]
     places = []
     for x, y in wishes:
         x = min(max(x, 0), max(size[0] - 1 - width, 0))
