@@ -44,7 +44,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .info, .reproduce, info, list and all print JSON, and nothing else on standard output.
+# JSON: 1 has .key, .info, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
 LIST ?=
@@ -90,6 +90,7 @@ DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_QTABLE               =
 DEFAULT_FLOAT_LAYERS         =
 DEFAULT_TEST_INPUT           =
+DEFAULT_LABELS               =
 DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
 DEFAULT_ALIGNED_INPUT        = 1
@@ -124,7 +125,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310
+export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310
 
 empty :=
 space := $(empty) $(empty)
@@ -177,7 +178,7 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 .DEFAULT:
 	@echo >&2 'tpumake: there is no $@$(if $(named_by),$(comma) which $(named_by) names); make list shows what can be built'
 	@exit 2
-named_by = $(strip $(foreach each,$(MODELS),$(foreach name,$(SOURCES) CAFFEMODEL TEST_INPUT,$(if \
+named_by = $(if $(filter $@,$(image)),IMAGE)$(strip $(foreach each,$(MODELS),$(foreach name,$(SOURCES) CAFFEMODEL TEST_INPUT LABELS,$(if \
 	$(filter $@,$(call path,$(each),$(name))),$(each)_$(name)))))
 
 # ---------------------------------------------------------------------------------------------
@@ -227,6 +228,8 @@ stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUI
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
+# Our own program in the toolchain's Python, linked into the private folder.
+inside = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --in $1.py=scripts/toolchain/$1.py -- '$(TOOLCHAIN_HERE)/run' python3 $1.py
 tool   = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
 	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1.py
 # What does a stage's work is part of its key, by content, and a prerequisite.
@@ -243,6 +246,10 @@ CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
+CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
+CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
+CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
+CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -393,6 +400,7 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
 deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(model_tolerance)) $(CODE_model_deploy)
 calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))
+tables = $(foreach each,$(calibrated),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)')
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
@@ -401,12 +409,89 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(foreach each,$(call calibrated,$m,$v),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)') $(call test_input,$m) \
+	  $(call tables,$m,$v) $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
 	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
 	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
+
+# ---------------------------------------------------------------------------------------------
+# Detect: one picture through the ONNX, tpu_mlir's networks and the finished models, side by side
+
+# From the command line alone: the environment has other things under these names.
+# IMAGE: the picture; OUT: the drawing; CONF, IOU: least score, and most overlap of two boxes.
+given = $(if $(filter command,$(origin $1)),$($1))
+image = $(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(call given,IMAGE)))
+
+# So that Make says that it is missing.
+sources: $(call as_prerequisite,$(image))
+
+# picture: in the network's size. Ultralytics' networks know grey borders, so 114, and not tpu_mlir's
+# 0, is the ground where the stanza names no PAD_VALUE.
+picture_flags = $(if $(filter undefined,$(origin $1_PAD_VALUE)),,$(call option,$1,PAD_VALUE,--ground))
+picture_parameters = $(image) $(picture_flags) $(CODE_letterbox_picture)
+$(BUILD)/%.picture.png: $(BUILD)/%.mlir $$(call as_prerequisite,$$(image)) $(BUILD)/$$m/picture.parameters $(CODE_letterbox_picture)
+	$(call stage,$m) picture --log '$(BUILD)/$m/logs/picture.log' --out '$@' --in '$<' --in picture=$(call quoted,$(image)) \
+	  $(call helper,letterbox_picture) $(call quoted,$(image)) '{work}/$(@F)' --network '$<' $(call picture_flags,$m)
+
+# onnx: the network as it came.
+labels = $(call option,$1,LABELS,--labels)
+onnx_parameters = $(call onnx,$1) $(labels) $(CODE_run_onnx)
+$(BUILD)/%.onnx.npz: $(BUILD)/%.picture.png $(BUILD)/%.mlir $$(call as_prerequisite,$$(call onnx,$$m)) \
+		$$(call as_prerequisite,$$(call path,$$m,LABELS)) $(BUILD)/$$m/onnx.parameters $(CODE_run_onnx)
+	$(call stage,$m) onnx --log '$(BUILD)/$m/logs/onnx.log' --out '$@' --in '$<' --in '$(word 2,$^)' \
+	  --in source=$(call quoted,$(call onnx,$m)) $(if $(call path,$m,LABELS),--in labels=$(call quoted,$(call path,$m,LABELS))) \
+	  $(call helper,run_onnx) $(call quoted,$(call onnx,$m)) '$<' '{work}/$(@F)' --input '$(word 2,$^)' $(call labels,$m)
+
+# run: tpu_mlir's float network in its interpreter.
+$(BUILD)/%.float.npz: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/%.picture.png $(CODE_run_network)
+	$(call stage,$m) run --label 'float mlir' --log '$(BUILD)/$m/logs/float.log' --out '$@' --in '$<' --in '$(word 2,$^)' \
+	  --in picture.png='$(word 3,$^)' $(call inside,run_network) --network $m.mlir --model $m.mlir --picture picture.png $(@F)
+
+# lower: the chip's operations and precision, which model_deploy makes first and throws away. Of its
+# flags, lowering and the input know which are theirs. The network comes with its weights and is no
+# target: transform's rule makes all that end in .mlir.
+$(BUILD)/%_lowered_weight.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
+		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) $(CODE_lower_network) \
+		$$(if $$(wildcard $(BUILD)/$$*_lowered.mlir),,FORCE)
+	$(call stage,$m) lower --label '$v lower' --log '$(BUILD)/$m/$(CHIP)/logs/$v.lower.log' --in '$<' --in '$(word 2,$^)' \
+	  $(call tables,$m,$v) \
+	  --out '$(BUILD)/$*_lowered.mlir' --out '$(BUILD)/$*_lowered_weight.npz' \
+	  $(call inside,lower_network) --mlir $m.mlir --lowered $(notdir $*)_lowered.mlir $(call deploy_flags,$m,$v)
+
+# run: the lowered network in the interpreter, the model on the chip's emulator.
+$(BUILD)/%.lowered.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/%_lowered_weight.npz $(BUILD)/$$m/$$m.picture.png \
+		$(BUILD)/$$m/$(CHIP)/$$v.parameters $(CODE_run_network)
+	$(call stage,$m) run --label '$v mlir' --log '$(BUILD)/$m/$(CHIP)/logs/$v.lowered.log' --out '$@' --in '$<' \
+	  --in '$(BUILD)/$*_lowered.mlir' --in '$(word 2,$^)' --in picture.png='$(word 3,$^)' \
+	  $(call inside,run_network) --network $m.mlir --model $(notdir $*)_lowered.mlir --picture picture.png $(@F) $(call deploy_flags,$m,$v)
+$(BUILD)/%.emulated.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/%.$(MODEL) $(BUILD)/$$m/$$m.picture.png $(CODE_run_network)
+	$(call stage,$m) run --label '$v model' --log '$(BUILD)/$m/$(CHIP)/logs/$v.emulated.log' --out '$@' --in '$<' --in '$(word 2,$^)' \
+	  --in picture.png='$(word 3,$^)' $(if $(filter bmodel,$(MODEL)),--alone '$(TOOLCHAIN_HERE)/cmodel.lock') \
+	  $(call inside,run_network) --network $m.mlir --model $(notdir $(word 2,$^)) --picture picture.png $(@F) $(call deploy_flags,$m,$v)
+
+# X.detect, X being a model (all of its variants) or one variant of it.
+EMULATED := $(CV18X) bm1684x bm1684
+detected  = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
+variants  = $(filter $(VARIANTS_$(CHIP)),$(if $(filter $(MODELS),$1),$(call get,$1,VARIANTS),$(lastword $(subst _, ,$1))))
+emulated  = $(if $(filter $(CHIP),$(EMULATED)),$(BUILD)/$1/$(CHIP)/$1_$2.emulated.npz)
+# What a network came as is run where that is ONNX. It comes first: it tells whether it is a detector.
+raw       = $(if $(call direct,$1),,$(BUILD)/$1/$1.onnx.npz) $(BUILD)/$1/$1.float.npz \
+	$(foreach each,$2,$(BUILD)/$1/$(CHIP)/$1_$(each).lowered.npz $(call emulated,$1,$(each)))
+runs      = $(if $(call direct,$1),,--run ONNX '$(BUILD)/$1/$1.onnx.npz' --names-from $(call quoted,$(call onnx,$1))) \
+	--run 'float mlir' '$(BUILD)/$1/$1.float.npz' $(foreach each,$2,--run '$(call upper,$(each)) mlir' '$(BUILD)/$1/$(CHIP)/$1_$(each).lowered.npz' \
+	$(if $(call emulated,$1,$(each)),--run '$(call upper,$(each)) $(MODEL)$(comma) emulated' '$(call emulated,$1,$(each))'))
+drawing   = $(or $(call given,OUT),$(BUILD)/$1/$(CHIP)/$2.detect.png)
+# What is not there is told before anything is built.
+absent    = $(foreach each,$(image) $(call path,$1,LABELS),$(if $(wildcard $(each)),,$(call as_prerequisite,$(each))))
+needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1,$2),$3)))
+%.detect: $$(call needed,$$(call detected,$$*),$$(call variants,$$*),$$*) FORCE | $(HELPERS)
+	$(if $(call detected,$*),,$(error there is no $* to detect with; make list shows what can be built))
+	$(if $(image),,@echo >&2 'tpumake: which picture? make $@ IMAGE=photo.jpg'; exit 2)
+	@'$(VENV)/bin/python' scripts/detect.py $(call quoted,$(image)) $(call quoted,$(subst $(space),?,$(call drawing,$(call detected,$*),$*))) \
+	  --network '$(BUILD)/$(call detected,$*)/$(call detected,$*).mlir' $(call runs,$(call detected,$*),$(call variants,$*)) \
+	  $(call labels,$(call detected,$*)) $(patsubst %,--confidence '%',$(call given,CONF)) $(patsubst %,--overlap '%',$(call given,IOU)) $(if $(JSON),--json)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -419,7 +504,7 @@ $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
 $(foreach each,$(VARIANTS),$(call $(if $(filter $(each),$(VARIANTS_$(CHIP))),variant,refused),$1,$(each))
 )$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
-sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT,$$(call as_prerequisite,$$(call path,$1,$$(each))))
+sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT LABELS,$$(call as_prerequisite,$$(call path,$1,$$(each))))
 endef
 
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
@@ -507,6 +592,8 @@ make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
 make MODEL_VARIANT.info      what the model is: chip, inputs, outputs, memory, parts, checksum (JSON=1)
 make info FILE=x.cvimodel    the same of any model file
+make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
+                             CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
 make setup                   both environments; builds do it by themselves
 make test-fast               the project's tests that need no toolchain, in under a minute

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["Picture", "UnusableError", "looks_like_picture", "prepare"]
+__all__ = ["Picture", "UnusableError", "looks_like_picture", "pixels", "prepare"]
 
 # Formats told by their first bytes. Others that Pillow knows are left alone: some (EPS) start
 # programs, some (TGA) take any bytes for a picture.
@@ -99,6 +99,16 @@ def prepare(data: bytes) -> Picture:
         # Damaged files make Pillow's readers raise nearly anything: SyntaxError, struct.error, …
         text = " ".join(str(error).split()) or type(error).__name__
         raise UnusableError(f"damaged or cut short ({text})") from None
+
+
+def pixels(data: bytes) -> np.ndarray:
+    """Decode ``data``, a file's bytes, as OpenCV would; uint8 [height, width, 3], RGB.
+
+    A picture is turned as its EXIF data says. Raises UnusableError as ``prepare`` does.
+    """
+    picture = prepare(data)
+    with Image.open(io.BytesIO(picture.data)) as image:
+        return _rgb(ImageOps.exif_transpose(image) if _turned(image) else image, picture.format)
 
 
 def _prepare(data: bytes) -> Picture:

@@ -248,6 +248,17 @@ def _picture_progress(line: str) -> Progress | None:
     return ("pictures", int(match.group(1)), int(match.group(2))) if match else None
 
 
+def _operations(result: Result) -> str:
+    """Lowering ends with how many operations there are; none would be no network.
+
+    :raises CheckFailed: if there are none
+    """
+    figure = _last_line(result)
+    if figure.startswith("0 ") or "operations" not in figure:
+        raise CheckFailed("the lowered network is empty")
+    return figure
+
+
 STAGES = {
     "stanza": Stage(lambda result: ""),
     "dataset": Stage(_last_line, _picture_progress),
@@ -281,6 +292,11 @@ STAGES = {
         before=_reference_outputs,
         memory=_deploy_memory,
     ),
+    "lower": Stage(_operations),
+    "picture": Stage(_last_line),
+    "onnx": Stage(_last_line),
+    # A network or a model, run on pictures.
+    "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
 }
 
 
@@ -326,7 +342,9 @@ _KNOWN = (
 )
 # The last words of our own helpers are the cause, and may be more than one line.
 _OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|merge_qtable): ", re.M
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|merge_qtable|letterbox_picture"
+    r"|run_onnx): ",
+    re.M,
 )
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"

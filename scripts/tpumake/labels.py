@@ -1,0 +1,60 @@
+"""The names of a detector's classes: from a list, or from what the exporter left in the ONNX."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+
+from tpumake.errors import BadInput
+
+__all__ = ["label", "names_in", "read_labels"]
+
+# Who has more classes than this has given another file.
+_MOST = 100_000
+
+
+def read_labels(path: Path) -> list[str]:
+    """Read a list of names, one a line, the first for class 0; UTF-8.
+
+    :raises BadInput: it can't be read, or holds no names
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: no text; give a list of names, one a line") from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    names = [_printable(line.strip()) for line in text.strip().splitlines()]
+    if not names or len(names) > _MOST:
+        raise BadInput(f"{path}: {len(names)} names; give a list of them, one a line")
+    return names
+
+
+def names_in(metadata: Mapping[str, str]) -> list[str]:
+    """The names in an ONNX file's metadata, where Ultralytics' exporter writes them.
+
+    They are a Python literal there: ``{0: 'person', 1: 'bicycle'}`` or ``['person', 'bicycle']``.
+    What isn't is taken for no names: others may use the word for something else.
+    """
+    try:
+        names = ast.literal_eval(metadata.get("names", ""))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    if isinstance(names, dict):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            return []
+        names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    if not isinstance(names, (list, tuple)) or len(names) > _MOST:
+        return []
+    return [_printable(str(name)) for name in names]
+
+
+def label(names: list[str], number: int) -> str:
+    """What a class is called; its number where it has no name."""
+    return names[number] if number < len(names) and names[number] else f"class {number}"
+
+
+def _printable(name: str) -> str:
+    """Without what would move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
