@@ -481,11 +481,12 @@ impossible = $(or \
 impossible_form = $(if $(filter %_RAW,$3),$(or \
 	$(if $(filter bmodel,$(MODEL)),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 for $(CHIP)), \
 	$(if $(filter f16 bf16 f32,$2),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 in $(call upper,$2)), \
-	$(call validating,tpu_mlir makes no test pictures for CUSTOMIZATION_FORMAT = $3: VALIDATE=0)))
+	$(call validating,tpu_mlir makes no test pictures for CUSTOMIZATION_FORMAT = $3: VALIDATE=0)), \
+	$(if $(filter rgba,$(call get,$1,PIXEL_FORMAT)),$(call validating,tpu_mlir makes no test pictures for PIXEL_FORMAT = rgba with FUSE_PREPROCESS = 1: VALIDATE=0)))
 # For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
 deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_files) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
-calibrated = $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
+calibrated = $(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst _asym,_ASYM,$(subst bf,BF,$(subst mix,MIX,$1)))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Write the test networks that take other things than one picture, with samples to build them by.
 
-``pair.onnx`` takes a picture and a vector, ``stereo.onnx`` two pictures, ``vector.onnx`` none: it is
-one block of a transformer over feature vectors (Vaswani et al. 2017, arXiv:1706.03762). Weights are
-random but scaled by what goes in, so that no output is constant, no input is without effect, and
-INT8 has a fair chance. Weights and samples come from a frozen random stream.
+``pair.onnx`` takes a picture and a vector, ``stereo.onnx`` two pictures, ``vector.onnx`` none: it
+is one block of a transformer over feature vectors (Vaswani et al. 2017, arXiv:1706.03762). Weights
+are random but scaled by what goes in, so that no output is constant, no input is without effect,
+and INT8 has a fair chance. Weights and samples come from a frozen random stream.
 """
 
 from __future__ import annotations
