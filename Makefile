@@ -62,7 +62,12 @@ TOOLCHAIN ?= .toolchain
 KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
 
-# What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
+# What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
+# docs/variables.md tells what each means, and which flags have no variable and why.
+STANZA_PARTS := network input dataset calibrate qtable deploy compare
+
+STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL INPUT_SHAPES \
+	INPUT_TYPES OUTPUTS ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
 DEFAULT_ONNX                 =
 DEFAULT_PT                   =
 DEFAULT_TORCHSCRIPT          =
@@ -72,16 +77,43 @@ DEFAULT_PADDLE               =
 DEFAULT_TFLITE               =
 DEFAULT_PROTOTXT             =
 DEFAULT_CAFFEMODEL           =
+DEFAULT_URL                  =
 DEFAULT_INPUT_SHAPES         =
+DEFAULT_INPUT_TYPES          =
 DEFAULT_OUTPUTS              = auto
+DEFAULT_ONNX_SIM             =
+DEFAULT_ADD_POSTPROCESS      =
+DEFAULT_LABELS               =
+DEFAULT_VARIANTS             = int8
+
+STANZA_input := MEAN SCALE PIXEL_FORMAT CHANNEL_FORMAT KEEP_ASPECT_RATIO KEEP_RATIO_MODE RESIZE_DIMS PAD_VALUE \
+	PAD_TYPE WHITE_LEVEL BLACK_LEVEL PREPROCESS_LIST
 DEFAULT_MEAN                 = 0,0,0
 DEFAULT_SCALE                = 1,1,1
 DEFAULT_PIXEL_FORMAT         = bgr
+DEFAULT_CHANNEL_FORMAT       = nchw
 DEFAULT_KEEP_ASPECT_RATIO    = 1
+DEFAULT_KEEP_RATIO_MODE      = letterbox
+DEFAULT_RESIZE_DIMS          =
+DEFAULT_PAD_VALUE            = 0
+DEFAULT_PAD_TYPE             = center
+DEFAULT_WHITE_LEVEL          = 4095
+DEFAULT_BLACK_LEVEL          = 112
+DEFAULT_PREPROCESS_LIST      =
+
+STANZA_dataset := DATASET DATA_LIST INPUT_NUM TUNE_LIST TEST_INPUT
 DEFAULT_DATASET              =
+DEFAULT_DATA_LIST            =
 DEFAULT_INPUT_NUM            = 100
+DEFAULT_TUNE_LIST            =
+DEFAULT_TEST_INPUT           =
+
+STANZA_calibrate := TUNE_NUM HISTOGRAM_BIN_NUM CALIBRATION_DEBUG_CMD
 DEFAULT_TUNE_NUM             = 5
 DEFAULT_HISTOGRAM_BIN_NUM    = 2048
+DEFAULT_CALIBRATION_DEBUG_CMD =
+
+STANZA_qtable := QTABLE_INPUT_NUM EXPECTED_COS MIN_LAYER_COS FP_TYPE GLOBAL_COMPARE_LAYERS QTABLE FLOAT_LAYERS
 DEFAULT_QTABLE_INPUT_NUM     = 10
 DEFAULT_EXPECTED_COS         = 0.99
 DEFAULT_MIN_LAYER_COS        = 0.99
@@ -89,26 +121,48 @@ DEFAULT_FP_TYPE              = auto
 DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_QTABLE               =
 DEFAULT_FLOAT_LAYERS         =
-DEFAULT_TEST_INPUT           =
-DEFAULT_LABELS               =
+
+STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT QUANT_OUTPUT QUANT_INPUT_LIST \
+	QUANT_OUTPUT_LIST IGNORE_F16_OVERFLOW OP_DIVIDE OPT DISABLE_LAYER_GROUP DYNAMIC ADDR_MODE NUM_CORE NUM_DEVICE \
+	GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
 DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
 DEFAULT_ALIGNED_INPUT        = 1
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
-DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
-DEFAULT_INT8_TOLERANCE       = $(if $(filter 1,$(on_camera)),0.8$(comma)0.5,0.85$(comma)0.45)
-DEFAULT_MIX_TOLERANCE        = $(DEFAULT_INT8_TOLERANCE)
-DEFAULT_BF16_TOLERANCE       = 0.95,0.8
-DEFAULT_F16_TOLERANCE        = 0.99,0.9
-DEFAULT_F32_TOLERANCE        = 0.99,0.99
-DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
-DEFAULT_VARIANTS             = int8
-DEFAULT_URL                  =
+DEFAULT_QUANT_INPUT_LIST     =
+DEFAULT_QUANT_OUTPUT_LIST    =
+DEFAULT_IGNORE_F16_OVERFLOW  = 0
+DEFAULT_OP_DIVIDE            = 0
+DEFAULT_OPT                  = 2
+DEFAULT_DISABLE_LAYER_GROUP  = 0
+DEFAULT_DYNAMIC              = 0
+DEFAULT_ADDR_MODE            = auto
+DEFAULT_NUM_CORE             = 1
+DEFAULT_NUM_DEVICE           = 1
+DEFAULT_GROUP_BY_CORES       = auto
+DEFAULT_COMPRESS_MODE        = none
+DEFAULT_MODEL_VERSION        = latest
 
-# The cv18x sit in cameras, whose pictures go into the model as they come.
-on_camera = $(if $(filter cvimodel,$(MODEL)),1,0)
-STANZA := $(sort $(patsubst DEFAULT_%,%,$(filter DEFAULT_%,$(.VARIABLES))))
+STANZA_compare := TOLERANCE TRANSFORM_TOLERANCE INT8_TOLERANCE INT8_ASYM_TOLERANCE MIX_TOLERANCE BF16_TOLERANCE \
+	F16_TOLERANCE F32_TOLERANCE MODEL_TOLERANCE EXCEPTS COMPARE_ALL SKIP_VALIDATION
+DEFAULT_TOLERANCE            =
+DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
+DEFAULT_INT8_TOLERANCE       = $(call tolerance,$1,$(if $(filter cvimodel,$(MODEL)),0.8$(comma)0.5,0.85$(comma)0.45))
+DEFAULT_INT8_ASYM_TOLERANCE  = $(call tolerance,$1,$(if $(filter cvimodel,$(MODEL)),0.8$(comma)0.5,0.90$(comma)0.55))
+DEFAULT_MIX_TOLERANCE        = $(DEFAULT_INT8_TOLERANCE)
+DEFAULT_BF16_TOLERANCE       = $(call tolerance,$1,0.95$(comma)0.8)
+DEFAULT_F16_TOLERANCE        = $(call tolerance,$1,0.99$(comma)0.9)
+DEFAULT_F32_TOLERANCE        = $(call tolerance,$1,0.99$(comma)0.99)
+DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
+DEFAULT_EXCEPTS              =
+DEFAULT_COMPARE_ALL          = 0
+DEFAULT_SKIP_VALIDATION      = 0
+
+# A general tolerance holds for every variant that has none of its own.
+tolerance = $(or $(call get,$1,TOLERANCE),$2)
+# The cv18x sit in cameras, whose pictures go into the model as they come. Tensors have no such form.
+on_camera = $(if $(filter cvimodel,$(MODEL)),$(if $(call tensors,$1),0,1),0)
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -136,7 +190,10 @@ define newline
 endef
 
 # What each chip computes in; a mixed model only where the search for its float layers knows the chip.
-# For a cv18x, tpu_mlir takes F16 and silently writes BF16; and no chip computes in asymmetric INT8.
+# For a cv18x, tpu_mlir takes F16 and silently writes BF16. Version 1.7 takes --asymmetric and writes the
+# same as without; ASYMMETRIC_<version> is 1 where a toolchain honours it.
+ASYMMETRIC_1.7 :=
+ASYMMETRIC     := $(if $(filter 1,$(ASYMMETRIC_$(TPU_MLIR_VERSION))),int8_asym)
 CV18X := cv180x cv181x cv182x cv183x
 $(foreach each,$(CV18X),$(eval VARIANTS_$(each) := int8 mix bf16))
 VARIANTS_bm1684x := int8 mix bf16 f16 f32
@@ -145,7 +202,8 @@ VARIANTS_bm1688  := int8 bf16 f16 f32
 VARIANTS_cv186x  := int8 bf16 f16 f32
 VARIANTS_bm1690  := int8 bf16 f16 f32
 CHIPS    := $(CV18X) bm1684x bm1684 bm1688 cv186x bm1690
-VARIANTS := int8 mix bf16 f16 f32
+VARIANTS := int8 int8_asym mix bf16 f16 f32
+has      = $(VARIANTS_$1) $(ASYMMETRIC)
 # What a model for the chip is called.
 MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
@@ -164,6 +222,12 @@ quoted          = '$(subst ?,$(space),$(subst ','\'',$1))'
 flag   = $(if $(filter 1,$(call get,$1,$2)),$3)
 # $(call option,MODEL,NAME,--option): the option with its value, if there is one.
 option = $(if $(call get,$1,$2),$3 $(call quoted,$(call get,$1,$2)))
+# $(call options,MODEL,NAMES), $(call switches,MODEL,NAMES): the flags of these names, --pad_value for
+# PAD_VALUE. $(call unusual,MODEL,NAMES): only those whose value is not what the tool does by itself.
+options  = $(foreach each,$2,$(call option,$1,$(each),--$(call lower,$(each))))
+switches = $(foreach each,$2,$(call flag,$1,$(each),--$(call lower,$(each))))
+unusual  = $(foreach each,$2,$(if $(filter-out $(DEFAULT_$(each)),$(call get,$1,$(each))),$(call option,$1,$(each),--$(call lower,$(each)))))
+lower    = $(subst A,a,$(subst B,b,$(subst C,c,$(subst D,d,$(subst E,e,$(subst F,f,$(subst G,g,$(subst H,h,$(subst I,i,$(subst J,j,$(subst K,k,$(subst L,l,$(subst M,m,$(subst N,n,$(subst O,o,$(subst P,p,$(subst Q,q,$(subst R,r,$(subst S,s,$(subst T,t,$(subst U,u,$(subst V,v,$(subst W,w,$(subst X,x,$(subst Y,y,$(subst Z,z,$1))))))))))))))))))))))))))
 # $(call validating,TEXT): the text, unless VALIDATE=0.
 validating = $(if $(filter 0,$(VALIDATE)),,$1)
 # $(call differs,FILE,TEXT): FORCE unless the file holds just this text. Reads, forks nothing.
@@ -220,7 +284,7 @@ $(BENCH): $(call outdated,$(BENCH),$(BENCH_FROM),$(BENCH_VENV)/bin/python)
 
 m = $(firstword $(subst /, ,$*))
 # The variant, where the target's name ends in one: build/$m/<chip>/$m_$v.cvimodel
-v = $(lastword $(subst _, ,$*))
+v = $(patsubst $m_%,%,$(notdir $*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
 stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
@@ -237,7 +301,7 @@ code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
-CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples npz)
+CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
@@ -255,7 +319,7 @@ CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolch
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
 # A stage's parameters, which files it takes and which code does its work, are a file that it depends on. That is written only
 # when they differ from what it holds, so changed parameters are newer than what others made.
-parameters = $(strip $(if $(filter datasets,$m),$(call dataset_flags,$(call dataset_user,$(@F:.parameters=))) $(CODE_normalize_dataset),$(call $(@F:.parameters=)_parameters,$m)))
+parameters = $(strip $(if $(filter datasets,$m),$(call set_flags,$(call set_user,$(@F:.parameters=))) $(CODE_normalize_dataset),$(call $(@F:.parameters=)_parameters,$m)))
 $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 	@:$(call write,$@,$(parameters))
 
@@ -267,20 +331,35 @@ $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
 	  $(call helper,check_stanza) '$<' '{work}/$(@F)'
 
-# dataset: pictures of any kind, in the form and number that the calibration takes. $* is its name.
-dataset = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,DATASET))))))$(patsubst %,-%,$(filter-out 100,$(call get,$1,INPUT_NUM)))
-# The folder and what is in it. Names with spaces fall apart into words that are no files; where there
-# are such, the stage looks at the contents each time.
-pictures = $(call files,$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*))
-files = $(call files_of,$(wildcard $1),$1)
+# dataset: pictures of any kind, or tensors, in the form and number that the calibration takes. Of a
+# folder, or DATASET's list, some are chosen; of the other two lists the first ones are taken, in their order.
+# $* is the set's name.
+LISTS      := DATA_LIST TUNE_LIST
+set        = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,$2))))))$(if $(filter $2,$(LISTS)),-listed)$(patsubst %,-%,$(filter-out 100,$(call set_number,$1,$2)))
+set_number = $(call get,$1,$(if $(filter TUNE_LIST,$2),TUNE_NUM,INPUT_NUM))
+samples    = $(if $(call get,$1,DATA_LIST),DATA_LIST,DATASET)
+dataset    = $(call set,$1,$(call samples,$1))
+tune       = $(if $(call get,$1,TUNE_LIST),$(call set,$1,TUNE_LIST))
+# Whose set it is, and from which variable: MODEL:NAME.
+set_user = $(firstword $(foreach each,$(MODELS),$(foreach name,DATASET $(LISTS),$(if $(call get,$(each),$(name)),$(if $(filter $1,$(call set,$(each),$(name))),$(each):$(name))))))
+set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
+# The folder or list, and what is in it. Names with spaces fall apart into words that are no files; where
+# there are such, the stage looks at the contents each time.
+pictures = $(call files,$(call inside,$1))
+inside   = $(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
+listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
+files    = $(call files_of,$(wildcard $1),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
-dataset_user = $(firstword $(foreach each,$(MODELS),$(if $(filter $1,$(call dataset,$(each))),$(each))))
-dataset_flags = $(call quoted,$(call path,$1,DATASET)) --count $(call get,$1,INPUT_NUM)
+# .npz or .npy where the samples are tensors; looked up once, for that reads folders.
+tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call inside,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
+set_flags = $(call quoted,$(call set_path,$1)) --count $(call set_number,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1))) \
+	$(if $(filter $(LISTS),$(word 2,$(subst :, ,$1))),--in-order) \
+	$(if $(call tensors,$(word 1,$(subst :, ,$1))),$(call option,$(word 1,$(subst :, ,$1)),INPUT_SHAPES,--input-shapes))
 $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normalize_dataset) \
-		$$(call pictures,$$(call path,$$(call dataset_user,$$*),DATASET))
+		$$(call pictures,$$(call set_path,$$(call set_user,$$*)))
 	$(call stage,$*) dataset --log '$(BUILD)/datasets/logs/$*.log' --out '$(@D)' $(if $(filter-out FORCE,$?),,--keep-times) \
-	  --in source=$(call quoted,$(call path,$(call dataset_user,$*),DATASET)) \
-	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
+	  --in source=$(call quoted,$(call set_path,$(call set_user,$*))) --lists source \
+	  $(call helper,normalize_dataset) $(call set_flags,$(call set_user,$*)) '{work}/$*' --progress
 
 # What a network comes as, by the stanza variable that names its file or folder: as ONNX; as what is
 # made into ONNX first; as what tpu_mlir reads by itself. A TFLite network only the BM chips take so.
@@ -328,15 +407,26 @@ definition_TORCHSCRIPT = $1.pt=$(call source,$1)
 definition_files = $(foreach each,$(definition),$(patsubst $(firstword $(subst =, ,$(each)))=%,%,$(each)))
 definition_names = $(foreach each,$(definition),$(firstword $(subst =, ,$(each))))
 definition_flags = $(addprefix --model_def ,$(firstword $(definition_names))) $(addprefix --model_data ,$(word 2,$(definition_names)))
-transform_flags = $(definition_flags) $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
-	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
-	$(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
-	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
-transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform)
-# The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
-test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
-test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
-test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1,TEST_INPUT)),$(call calibration_set,$1)))
+TRANSFORM_OPTIONS := INPUT_SHAPES MEAN SCALE PIXEL_FORMAT
+TRANSFORM_UNUSUAL := CHANNEL_FORMAT RESIZE_DIMS KEEP_RATIO_MODE PAD_VALUE PAD_TYPE WHITE_LEVEL BLACK_LEVEL PREPROCESS_LIST \
+	INPUT_TYPES ONNX_SIM ADD_POSTPROCESS
+transform_flags = $(definition_flags) $(call options,$1,$(TRANSFORM_OPTIONS)) $(call unusual,$1,$(TRANSFORM_UNUSUAL)) \
+	$(call switches,$1,KEEP_ASPECT_RATIO) $(call validating, --test_input $(call test_names,$1) \
+	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance) $(call unusual,$1,EXCEPTS))
+transform_parameters = $(transform_flags) $(call validating,$(test_files)) $(CODE_model_transform)
+# What models are compared on: TEST_INPUT, files with commas between, or the set's first sample; for networks
+# of several inputs a file for each, or one .npz for all. The tools look at suffixes, OpenCV only at a
+# picture's content: hence one name for all kinds of them.
+test_files = $(or $(patsubst ~/%,$(HOME)/%,$(subst $(comma), ,$(subst $(space),?,$(call get,$1,TEST_INPUT)))),$(patsubst %,$(BUILD)/datasets/$(dataset)/Calibration%.*,$(call files_of_sample,$1)))
+test_kind  = $(or $(filter .npz .npy,$(if $(call get,$1,TEST_INPUT),$(suffix $(firstword $(test_files))),$(tensors))),.jpg)
+test_named = $(join $(patsubst %,$1_test%$(test_kind)=,$(wordlist 1,$(words $(test_files)),$(NUMBERS))),$(test_files))
+test_names = $(subst $(space),$(comma),$(strip $(foreach each,$(test_named),$(firstword $(subst =, ,$(each))))))
+test_input = $(call validating,$(foreach each,$(test_named),--in $(call quoted,$(each))))
+test_prerequisite = $(call validating,$(or $(if $(call get,$1,TEST_INPUT),$(call as_prerequisite,$(test_files))),$(call calibration_set,$1)))
+# One set has all samples; where a sample is several files, they are Calibration1_1.jpg, Calibration1_2.jpg, ….
+files_of_sample = $(if $(filter-out 1,$(inputs)),$(if $(filter .npz,$(tensors)),1,$(addprefix 1_,$(wordlist 1,$(inputs),$(NUMBERS)))),1)
+inputs  = $(or $(words $(subst ]$(comma),] ,$(subst $(space),,$(call get,$1,INPUT_SHAPES)))),1)
+NUMBERS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
 # A stage never leaves half a result, but Make would take earlier ones of a group for that.
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
@@ -348,20 +438,23 @@ $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $$(call as_prere
 	  $(call tool,model_transform) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
-calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
-	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
-calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(CODE_run_calibration)
+CALIBRATE_OPTIONS := INPUT_NUM TUNE_NUM HISTOGRAM_BIN_NUM
+calibrate_flags = $(sample_flags) $(if $(tune),--tune_list tune.txt) $(call options,$1,$(CALIBRATE_OPTIONS)) \
+	$(call option,$1,CALIBRATION_DEBUG_CMD,--debug_cmd)
+calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(tune_set) $(CODE_run_calibration)
+# A list where the order counts or a sample is several files; the stage writes it.
+sample_flags = $(if $(or $(filter DATA_LIST,$(samples)),$(filter-out 1,$(files_of_sample))),--data_list dataset.txt,--dataset dataset)
+tune_set = $(patsubst %,$(BUILD)/datasets/%/manifest.json,$(tune))
 calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) $(CODE_run_calibration)
+		$$(call calibration_set,$$m) $$(call tune_set,$$m) $(CODE_run_calibration)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
-	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' --out '$@' \
-	  $(call tool,run_calibration) $m.mlir --dataset dataset -o $m_calib_table $(call calibrate_flags,$m)
+	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' $(patsubst %/manifest.json,--in tune='%',$(call tune_set,$m)) --out '$@' \
+	  $(call tool,run_calibration) $m.mlir -o $m_calib_table $(call calibrate_flags,$m)
 
 # qtable: the layers that stay in float where INT8 alone is not good enough. Its search asks the chip.
-qtable_flags = --processor $(CHIP) --input_num $(call get,$1,QTABLE_INPUT_NUM) \
-	$(call option,$1,EXPECTED_COS,--expected_cos) $(call option,$1,MIN_LAYER_COS,--min_layer_cos) \
-	$(call option,$1,FP_TYPE,--fp_type) $(call option,$1,GLOBAL_COMPARE_LAYERS,--global_compare_layers)
+QTABLE_OPTIONS := EXPECTED_COS MIN_LAYER_COS FP_TYPE GLOBAL_COMPARE_LAYERS
+qtable_flags = $(sample_flags) --processor $(CHIP) --input_num $(call get,$1,QTABLE_INPUT_NUM) $(call options,$1,$(QTABLE_OPTIONS))
 qtable_parameters = $(qtable_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(CODE_run_qtable)
 $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$$m_calib_table $(BUILD)/$$m/$(CHIP)/qtable.parameters $$(call calibration_set,$$m) \
@@ -369,7 +462,7 @@ $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/
 	$(call stage,$m) qtable --log '$(BUILD)/$m/$(CHIP)/logs/qtable.log' --in '$<' --in '$(word 2,$^)' --in '$(word 3,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' \
 	  --out '$(BUILD)/$m/$(CHIP)/$m_qtable' --out '$(BUILD)/$m/$(CHIP)/$m_loss_table.txt' \
-	  $(call tool,run_qtable) $m.mlir --dataset dataset --calibration_table $m_calib_table \
+	  $(call tool,run_qtable) $m.mlir --calibration_table $m_calib_table \
 	  -o $m_qtable --loss_table $m_loss_table.txt $(call qtable_flags,$m)
 
 # float: a table of the stanza's own in place of that one, none at all, or more layers for it.
@@ -387,27 +480,51 @@ $(BUILD)/%_float_table: $(BUILD)/$$m/$$m_calib_table $$(call as_prerequisite,$$(
 qtable = $(BUILD)/$1/$(CHIP)/$1$(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),_float_table,_qtable)
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
-deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call upper,$2)) \
-	$(if $(filter int8 mix,$2),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
-	$(call flag,$1,QUANT_INPUT,--quant_input) $(call flag,$1,QUANT_OUTPUT,--quant_output) \
-	$(if $(call fused,$1),--fuse_preprocess $(call option,$1,CUSTOMIZATION_FORMAT,--customization_format) \
-	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
-	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
-	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
+# A list of inputs or outputs restricts its switch, and does nothing without it: so it stands for both.
+DEPLOY_SWITCHES := OP_DIVIDE IGNORE_F16_OVERFLOW DYNAMIC DISABLE_LAYER_GROUP
+DEPLOY_UNUSUAL  := QUANT_INPUT_LIST QUANT_OUTPUT_LIST OPT ADDR_MODE NUM_CORE NUM_DEVICE GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
+deploy_flags = --processor $(CHIP) --quantize $(if $(calibrated),INT8,$(call upper,$2)) $(if $(filter int8_asym,$2),--asymmetric) \
+	$(if $(calibrated),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
+	$(call switch_or_list,$1,QUANT_INPUT) $(call switch_or_list,$1,QUANT_OUTPUT) \
+	$(call switches,$1,$(DEPLOY_SWITCHES)) $(call unusual,$1,$(DEPLOY_UNUSUAL)) \
+	$(if $(fused),--fuse_preprocess $(call option,$1,CUSTOMIZATION_FORMAT,--customization_format) \
+	$(call switches,$1,ALIGNED_INPUT)) \
+	$(call validating,--test_input $(if $(fused),$(test_names),$1_test.npz) \
+	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance) \
+	$(call unusual,$1,EXCEPTS) $(call switches,$1,COMPARE_ALL SKIP_VALIDATION))
+switch_or_list = $(if $(or $(filter 1,$(call get,$1,$2)),$(call get,$1,$2_LIST)),--$(call lower,$2))
+# What tpu_mlir builds without a word, though it is not what was asked for: the form of a picture of another
+# number of channels than the network's.
+doubtful = $(if $(fused),$(foreach each,$(patsubst $(call get,$1,CUSTOMIZATION_FORMAT)=%,%,$(filter $(call get,$1,CUSTOMIZATION_FORMAT)=%,$(FORM_CHANNELS))),$(if $(filter $(each),$(channels)),,CUSTOMIZATION_FORMAT = \
+	$(call get,$1,CUSTOMIZATION_FORMAT) means nothing for a network of $(channels) channels: its input will be $(channels) planes)))
+FORM_CHANNELS := GRAYSCALE=1 RGBA_PLANAR=4
+channels = $(word $(if $(filter nhwc,$(call get,$1,CHANNEL_FORMAT)),4,2),$(subst $(comma), ,$(subst ], ,$(subst [, ,$(subst $(space),,$(call get,$1,INPUT_SHAPES))))))
+# What can't be built, and why; known before anything runs.
+impossible = $(or \
+	$(if $(filter int8_asym,$2),$(if $(ASYMMETRIC),,tpu_mlir $(TPU_MLIR_VERSION) takes --asymmetric and then writes the same model as without: make $1_int8)), \
+	$(if $(filter $2,$(VARIANTS_$(CHIP)) int8_asym),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))), \
+	$(if $(fused),$(or $(call impossible_form,$1,$2,$(call get,$1,CUSTOMIZATION_FORMAT)), \
+	$(call validating,$(if $(filter .jpg,$(test_kind)),,a model with FUSE_PREPROCESS = 1 is compared on pictures$(comma) and $1_TEST_INPUT names none: give it some$(comma) or VALIDATE=0)))), \
+	$(if $(filter 1,$(call get,$1,DYNAMIC)),$(if $(filter cvimodel,$(MODEL)),$(CHIP) runs no models of DYNAMIC = 1)))
+impossible_form = $(or $(if $(filter %_RAW,$3),$(or \
+	$(if $(filter bmodel,$(MODEL)),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 for $(CHIP)), \
+	$(if $(filter f16 bf16 f32,$2),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 in $(call upper,$2)), \
+	$(call validating,tpu_mlir makes no test pictures for CUSTOMIZATION_FORMAT = $3: VALIDATE=0))), \
+	$(if $(filter rgba,$(call get,$1,PIXEL_FORMAT)),$(call validating,tpu_mlir makes no test pictures for PIXEL_FORMAT = rgba with FUSE_PREPROCESS = 1: VALIDATE=0)))
 # For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network, a lower one for mix;
 # here it is a variable.
 model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
-deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(model_tolerance)) $(CODE_model_deploy)
-calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))
+deploy_parameters = $(deploy_flags) $(filter %table,$(filter-out %_calib_table,$(calibrated))) $(SOURCE_DATE_EPOCH) $(call validating,$(test_files) $(model_tolerance)) $(CODE_model_deploy)
+calibrated = $(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable)))
 tables = $(foreach each,$(calibrated),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)')
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
-upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
+upper = $(subst f,F,$(subst int,INT,$(subst _asym,_ASYM,$(subst bf,BF,$(subst mix,MIX,$1)))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
-	$(eval built_$m_$v := 1)
+	$(eval built_$m_$v := 1)$(if $(call doubtful,$m),$(info $m: $(call doubtful,$m)))
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(call tables,$m,$v) $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
@@ -501,7 +618,7 @@ $(if $(filter $1,$(MODELS)),$(error $(STANZAS): model $1 is there twice))
 MODELS += $1
 .PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
-$(foreach each,$(VARIANTS),$(call $(if $(filter $(each),$(VARIANTS_$(CHIP))),variant,refused),$1,$(each))
+$(foreach each,$(VARIANTS),$(call variant,$1,$(each))
 )$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
 sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT LABELS,$$(call as_prerequisite,$$(call path,$1,$$(each))))
@@ -516,26 +633,26 @@ endef
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
-$1_$2: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)
+$1_$2: $$$$(call possible,$1,$2)
 	@:$$(if $$(built_$1_$2)$(JSON),,$$(info $1_$2 is up to date.))$$(call event,{"done": "$1_$2"})
 	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
 .PHONY: $1_$2.key $1_$2.info
-$1_$2.key: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
+$1_$2.key: $$$$(call possible,$1,$2) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
-$1_$2.info: $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
+$1_$2.info: $$$$(call possible,$1,$2) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$<'
 endef
 
-define refused
-$1_$2:
-	@echo >&2 'tpumake: $(call refusal,$1,$2)'
+# The model; or, where it can't be built, what says so.
+possible = $(if $(call impossible,$1,$2),refused-$1_$2,$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL))
+refused-%: FORCE
+	@echo >&2 $(call quoted,tpumake: $(call impossible,$(call model_of,$*),$(patsubst $(call model_of,$*)_%,%,$*)))
 	@exit 2
-endef
-refusal = $(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter 1,$(on_camera)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))
+model_of = $(lastword $(sort $(foreach each,$(MODELS),$(if $(filter $(addprefix $(each)_,$(VARIANTS)),$1),$(each)))))
 
 # The keys of a variant's stages, in their order.
-records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
-	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
+records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,$(samples)),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
+	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 int8_asym mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
 	$(if $(filter mix,$2),$(if $(findstring /$(CHIP)/,$(qtable) $(call float_table,$1)),'$(BUILD)/$1/$(CHIP)/logs/qtable.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
@@ -558,7 +675,7 @@ info: | $(HELPERS)
 # The models that a target belongs to, and where what they are built from is.
 reproduced = $(strip $(foreach each,$(MODELS),$(if $(filter all $(each) $(addprefix $(each)_,$(VARIANTS)) \
 	$(BUILD)/$(each)/% $(BUILD)/datasets/$(call dataset,$(each))/%,$1),$(each))))
-sources_of = $(foreach name,$(SOURCES) CAFFEMODEL DATASET TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
+sources_of = $(foreach name,$(SOURCES) CAFFEMODEL DATASET $(LISTS) TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
 %.reproduce: FORCE | $(HELPERS)
 	@$(if $(call reproduced,$*),,$(error there is no $* to reproduce; make list shows what can be built))
 	@'$(VENV)/bin/python' scripts/reproduce.py '$*' $(if $(JSON),--json) --build '$(BUILD)' --make '$(MAKE_COMMAND)' \
@@ -571,7 +688,7 @@ list:
 json_list = [$(subst $(space),$(comma) ,$(patsubst %,"%",$(strip $1)))]
 target_json = {"target": "$1_$2", "model": "$1", "variant": "$2", \
 	"declared": $(if $(filter $2,$(call get,$1,VARIANTS)),true,false), \
-	"refused": $(if $(filter $2,$(VARIANTS_$(CHIP))),null,$(call json,$(call refusal,$1,$2))), \
+	"refused": $(if $(call impossible,$1,$2),$(call json,$(call impossible,$1,$2)),null), \
 	"output": "$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)", "sources": {$(call sources_json,$1)}, \
 	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)))}
 sources_json = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $(foreach name,$(call kind,$1) CAFFEMODEL TEST_INPUT,$(if \
@@ -609,8 +726,10 @@ Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
 Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$($(each)))
 
 In a stanza, or on the command line with the model's name before it (make $(firstword $(MODELS))_int8
-$(firstword $(MODELS))_ONNX=~/best.onnx), with the default:$(foreach each,$(STANZA),$(newline)  <model>_$(each) = $(DEFAULT_$(each)))
+$(firstword $(MODELS))_ONNX=~/best.onnx), with the default:$(foreach part,$(STANZA_PARTS),$(newline)$(newline) $(part):$(foreach each,$(STANZA_$(part)),$(newline)  <model>_$(each) = $(call default,<model>,$(each))))
 endef
+
+default = $(DEFAULT_$2)
 
 .PHONY: help
 help:

@@ -26,6 +26,9 @@ def findings(stanza: dict[str, str], schema: dict) -> list[str]:
     for error in jsonschema.Draft202012Validator(schema).iter_errors(stanza):
         if error.validator == "additionalProperties":
             for key in sorted(set(stanza) - {*known, "model"}):
+                if key in schema["not_offered"]:
+                    lines.append(f"{name}_{key}: {schema['not_offered'][key]}")
+                    continue
                 near = difflib.get_close_matches(key.upper(), known, 1)
                 hint = f"did you mean {name}_{near[0]}?" if near else "make help lists them"
                 lines.append(f"{name}_{key}: there is no such variable; {hint}")

@@ -24,6 +24,7 @@ _LINES = 5
 )
 @click.option("--min", "least", type=click.IntRange(1), help="Fewer than this are an error.  [10]")
 @click.option("--seed", default=0, show_default=True, help="Another seed takes others.")
+@click.option("--in-order", is_flag=True, help="Take a list's samples in its order, not by seed.")
 @click.option("--input-shapes", metavar="SHAPES", help="Of the model, to check samples by.")
 @click.option("--input-names", default="", metavar="A,B", help="Of the model, in the same order.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a line.")
@@ -34,6 +35,7 @@ def command(
     count: int,
     least: int | None,
     seed: int,
+    in_order: bool,
     input_shapes: str | None,
     input_names: str,
     as_json: bool,
@@ -41,18 +43,21 @@ def command(
 ) -> None:
     """Fill the folder DST with Calibration1.… to CalibrationN.… and manifest.json.
 
-    SRC is a folder (with those below it) or a text file that lists pictures, one in a line. Files
-    are told by content. Pictures that OpenCV reads as 8-bit colour are copied, others become PNG.
-    Damaged ones are left out and named. SRC is never changed.
+    SRC is a folder (with those below it) or a text file that lists pictures, one in a line, or one
+    for each input with commas between. Files are told by content. Pictures that OpenCV reads as
+    8-bit colour are copied, others become PNG. Damaged ones are left out and named. SRC is never
+    changed.
     """
     if least is not None and least > count:
         raise BadInput(f"--min {least} is more than --count {count}")
+    if in_order and source.is_dir():
+        raise BadInput(f"--in-order is for lists, and {printable(source)} is a folder")
     if input_names and not input_shapes:
         raise BadInput("--input-names needs --input-shapes")
     manifest = make_dataset(
         source,
         target,
-        Choice(count, min(10, count) if least is None else least, seed),
+        Choice(count, min(10, count) if least is None else least, seed, in_order),
         parse_inputs(input_shapes, input_names) if input_shapes else None,
         _Progress().show if progress else lambda done, total: None,
     )

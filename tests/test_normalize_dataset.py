@@ -606,13 +606,87 @@ def test_samples_of_several_inputs_go_by_name(samples, out):
     assert reasons(out)["s1.npz"] == "holds no tensor mask"
 
 
+def test_samples_for_several_inputs_without_names(samples, out):
+    for index in range(3):
+        sample(samples / f"b{index}.npz", index, mask=np.full((1, 2), index))
+    done(normalize(samples, out, "--min", 3, "--input-shapes", "[[1,2],[1,3,8,8]]"))
+    assert manifest_of(out)["count"] == 3
+    assert reasons(out)["s1.npz"] == "holds no tensor 1x2, but 1x3x8x8"
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A list of four samples of two files each; one is there twice, two share a file."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for index in range(4):
+        (folder / f"{index}.jpg").write_bytes(jpeg(index))
+    (folder / "list.txt").write_text(
+        "2.jpg,1.jpg\n0.jpg, 1.jpg\n\n# no\n2.jpg,1.jpg\n3.jpg,3.jpg\n"
+    )
+    return folder
+
+
+def test_a_list_of_samples_of_several_files_in_its_order(pairs, out):
+    done(normalize(pairs / "list.txt", out, "--min", 2, "--count", 2, "--in-order"))
+    names = {file.name: file.read_bytes() for file in out.glob("Calibration*")}
+    assert names == {
+        "Calibration1_1.jpg": jpeg(2),
+        "Calibration1_2.jpg": jpeg(1),
+        "Calibration2_1.jpg": jpeg(0),
+        "Calibration2_2.jpg": jpeg(1),
+    }
+    manifest = manifest_of(out)
+    assert manifest["count"] == 2
+    assert manifest["not_needed"] == 1
+    assert manifest["duplicates"] == [{"source": "2.jpg,1.jpg", "same_as": "2.jpg,1.jpg"}]
+
+
+def test_samples_of_several_files_are_taken_whole(pairs, out):
+    """Chosen by the seed; a damaged file leaves its sample out."""
+    (pairs / "3.jpg").write_bytes(jpeg(3)[:-40])
+    done(normalize(pairs / "list.txt", out, "--min", 2))
+    assert sorted(file.name for file in out.glob("Calibration*")) == [
+        "Calibration1_1.jpg", "Calibration1_2.jpg", "Calibration2_1.jpg", "Calibration2_2.jpg",
+    ]  # fmt: skip
+    assert "3.jpg" in reasons(out)["3.jpg,3.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("1.jpg,2.jpg\n3.jpg", "3.jpg is 1 files, 1.jpg,2.jpg 2"),
+        ("a.npz,a.npz", "an .npz holds all inputs"),
+        ("a.npy,a.npy,a.npy", "is 3 files, the model has 2 inputs"),
+    ],
+)
+def test_lists_whose_lines_make_no_samples(pairs, out, lines, said):
+    np.save(pairs / "a.npy", np.zeros((1, 2)))
+    np.savez(pairs / "a.npz", x=np.zeros((1, 2)))
+    (pairs / "list.txt").write_text(lines)
+    flags = ("--min", 1, "--input-shapes", "[[1,2],[1,2]]")
+    assert said in refused(normalize(pairs / "list.txt", out, *flags))
+
+
+def test_an_npy_for_each_input(pairs, out):
+    np.save(pairs / "a.npy", np.zeros((1, 2)))
+    np.save(pairs / "b.npy", np.zeros((1, 3)))
+    (pairs / "list.txt").write_text("a.npy,b.npy\nb.npy,a.npy")
+    done(normalize(pairs / "list.txt", out, "--min", 1, "--input-shapes", "[[1,2],[1,3]]"))
+    assert manifest_of(out)["count"] == 1
+    assert reasons(out) == {"b.npy,a.npy": "b.npy: is 1x3, the model takes 1x2"}
+
+
+def test_a_folder_has_no_order(photos, out):
+    assert "--in-order is for lists" in refused(normalize(photos, out, "--in-order"))
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ["--input-shapes", "[1,3,8,8]"],
         ["--input-shapes", "[[1,3,8,-8]]"],
         ["--input-shapes", "__import__('os')"],
-        ["--input-shapes", "[[1],[1]]"],
         ["--input-shapes", "[[1]]", "--input-names", "a,b"],
         ["--input-names", "a"],
     ],

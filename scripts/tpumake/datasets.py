@@ -3,7 +3,9 @@
 Which files are taken depends on their contents and the seed alone: files are ordered by
 SHA-256(seed ":" SHA-256(contents)), and the first that are usable are taken and numbered in this
 order. So neither names nor the order of listing matter, one file more or less changes at most one
-of those taken, and the first ten of a hundred are the ten that ``count`` 10 gives.
+of those taken, and the first ten of a hundred are the ten that ``count`` 10 gives. A list may be
+taken in its own order instead. Where a line of it names several files, they are one sample, a file
+for each input of the network.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 from tpumake.errors import BadInput
 from tpumake.folders import replace_folder
+from tpumake.lists import read_list
 from tpumake.pictures import UnusableError, looks_like_picture, prepare
 from tpumake.samples import Inputs, check_sample
 
@@ -41,11 +44,12 @@ Progress = Callable[[int, int], None]
 
 
 class Choice(NamedTuple):
-    """How many files are wanted, how few will do, and the seed that decides which."""
+    """How many samples are wanted, how few will do, and what decides which: seed, or list."""
 
     count: int
     least: int
     seed: int
+    in_order: bool = False
 
 
 class Source(NamedTuple):
@@ -55,6 +59,25 @@ class Source(NamedTuple):
     path: Path
     kind: str
     sha256: str
+
+
+class Sample(NamedTuple):
+    """What is taken together: a file for each input, or one."""
+
+    sources: tuple[Source, ...]
+    place: int
+
+    @property
+    def name(self) -> str:
+        """The names of its files, as a list has them."""
+        return ",".join(source.name for source in self.sources)
+
+    @property
+    def sha256(self) -> str:
+        """That of its file; of several, that of their digests."""
+        if len(self.sources) == 1:
+            return self.sources[0].sha256
+        return hashlib.sha256(",".join(one.sha256 for one in self.sources).encode()).hexdigest()
 
 
 def make_dataset(
@@ -73,30 +96,33 @@ def make_dataset(
     found = _listed(source) if source.is_file() else _walked(source)
     _check_apart(source, target, found.files)
     _check_own(target)
-    sources = _hashed(found, progress, extra=choice.count)
-    kind = _one_kind(sources, printable(source))
-    unique, duplicates = _without_duplicates(sources)
-    unique.sort(key=lambda one: _rank(one.sha256, choice.seed))
+    samples = _hashed(found, progress, extra=choice.count)
+    kind = _one_kind((one for each in samples for one in each.sources), printable(source))
+    _one_length(samples, inputs, printable(source))
+    unique, duplicates = _without_duplicates(samples, choice.in_order)
+    if not choice.in_order:
+        unique.sort(key=lambda one: _rank(one.sha256, choice.seed))
     looked_into, total = len(found.files), len(found.files) + min(choice.count, len(unique))
     with replace_folder(target.resolve()) as folder:
-        files = []
+        files, count = [], 0
         waiting = iter(unique)
-        for file in _usable(waiting, choice.count, inputs, found.left_out, folder):
-            files.append(file)
-            progress(looked_into + len(files), total)
+        for entries in _usable(waiting, choice.count, inputs, found.left_out, folder):
+            files += entries
+            count += 1
+            progress(looked_into + count, total)
         manifest = {
             "$schema": SCHEMA,
             "kind": "pictures" if kind == "picture" else "samples",
             "seed": choice.seed,
             "wanted": choice.count,
-            "count": len(files),
+            "count": count,
             "files": files,
             "left_out": sorted(found.left_out, key=lambda one: _by_name(one["source"])),
             "duplicates": duplicates,
             "not_needed": len(list(waiting)),
             "other_files": found.others,
         }
-        if len(files) < choice.least:
+        if count < choice.least:
             raise BadInput(_too_few(printable(source), manifest, choice.least))
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
@@ -112,11 +138,18 @@ def printable(name: Path | str) -> str:
 
 @dataclass
 class _Found:
-    """Files to look into: (shown name, path) pairs; those already left out; how many others."""
+    """Samples to look into; those already left out; how many files are none.
 
-    files: list[tuple[str, Path]] = field(default_factory=list)
+    A sample is (shown name, path) of each of its files.
+    """
+
+    samples: list[list[tuple[str, Path]]] = field(default_factory=list)
     left_out: list[dict] = field(default_factory=list)
     others: int = 0
+
+    @property
+    def files(self) -> list[tuple[str, Path]]:
+        return [file for sample in self.samples for file in sample]
 
     def leave_out(self, name: str, reason: str) -> None:
         self.left_out.append({"source": name, "reason": reason})
@@ -144,25 +177,25 @@ def _walked(root: Path) -> _Found:
         folders[:] = sorted(filter(_in_sight, folders), key=_by_name)
         for name in sorted(filter(_in_sight, names), key=_by_name):
             path = Path(folder) / name
-            found.files.append((printable(path.relative_to(root)), path))
+            found.samples.append([(printable(path.relative_to(root)), path)])
     return found
 
 
 def _listed(path: Path) -> _Found:
-    """The files that a list names, one in a line; relative to the list's folder."""
+    """The samples that a list names, one in a line; relative to the list's folder."""
     head = path.open("rb").read(4096)
     if looks_like_picture(head) or b"\0" in head:
         raise BadInput(
             f"{printable(path)}: give a folder of pictures, or a text file that lists them"
         )
     found = _Found()
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    for line in map(os.fsdecode, lines):
-        name = line.strip()
-        if name and not name.startswith("#"):
-            # A manifest must not depend on where the tree lies.
-            shown = Path(name).name if Path(name).is_absolute() else os.path.normpath(name)
-            found.files.append((printable(shown), path.parent / name))
+    for line in read_list(path):
+        # A manifest must not depend on where the tree lies.
+        shown = [
+            Path(name).name if Path(name).is_absolute() else os.path.normpath(name)
+            for name in line.names
+        ]
+        found.samples.append(list(zip(map(printable, shown), line.paths, strict=True)))
     return found
 
 
@@ -175,20 +208,22 @@ def _by_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _hashed(found: _Found, progress: Progress, extra: int) -> list[Source]:
-    """The files that may be taken. The rest is left out with a reason, or counted."""
-    sources = []
+def _hashed(found: _Found, progress: Progress, extra: int) -> list[Sample]:
+    """The samples that may be taken. The rest is left out with a reason, or counted."""
+    samples = []
     with ThreadPoolExecutor(_workers()) as pool:
-        results = pool.map(lambda one: _look_into(*one), found.files)
-        for index, (one, result) in enumerate(zip(found.files, results, strict=True), 1):
-            if isinstance(result, Source):
-                sources.append(result)
-            elif result:
-                found.leave_out(one[0], result)
-            else:
-                found.others += 1
+        results = pool.map(lambda files: [_look_into(*one) for one in files], found.samples)
+        for index, (files, looked) in enumerate(zip(found.samples, results, strict=True), 1):
+            sources = [result for result in looked if isinstance(result, Source)]
+            if len(sources) == len(files):
+                samples.append(Sample(tuple(sources), index))
+            for (name, _), result in zip(files, looked, strict=True):
+                if isinstance(result, str):
+                    found.leave_out(name, result)
+                elif result is None:
+                    found.others += 1
             progress(index, len(found.files) + extra)
-    return sources
+    return samples
 
 
 def _look_into(name: str, path: Path) -> Source | str | None:
@@ -256,15 +291,32 @@ def _one_kind(sources: Iterable[Source], shown: str) -> str:
     return next(iter(first), "picture")
 
 
+def _one_length(samples: Sequence[Sample], inputs: Inputs | None, shown: str) -> None:
+    """Insist on as many files in each sample; as many as there are inputs, where that is known."""
+    for sample in samples:
+        files, wanted = len(sample.sources), len(samples[0].sources)
+        if files != wanted:
+            raise BadInput(f"{shown}: {sample.name} is {files} files, {samples[0].name} {wanted}")
+        if files > 1 and sample.sources[0].kind == ".npz":
+            raise BadInput(f"{shown}: {sample.name}: an .npz holds all inputs, so one in a line")
+        if files > 1 and inputs and files != len(inputs.shapes):
+            raise BadInput(
+                f"{shown}: {sample.name} is {files} files,"
+                f" the model has {len(inputs.shapes)} inputs"
+            )
+
+
 def _called(kind: str) -> str:
     return "pictures" if kind == "picture" else f"{kind} samples"
 
 
-def _without_duplicates(sources: list[Source]) -> tuple[list[Source], list[dict]]:
-    """Of files with the same contents, the first by name; and the list of the others."""
-    kept: dict[str, Source] = {}
+def _without_duplicates(samples: list[Sample], in_order: bool) -> tuple[list[Sample], list[dict]]:
+    """Of samples with the same contents, the first by name, or in its list; and the others."""
+    kept: dict[str, Sample] = {}
     duplicates = []
-    for source in sorted(sources, key=lambda one: (_by_name(one.name), one.name)):
+    for source in sorted(
+        samples, key=lambda one: one.place if in_order else (_by_name(one.name), one.name)
+    ):
         if source.sha256 in kept:
             same = kept[source.sha256].name
             duplicates.append({"source": source.name, "same_as": same})
@@ -274,35 +326,55 @@ def _without_duplicates(sources: list[Source]) -> tuple[list[Source], list[dict]
 
 
 def _usable(
-    waiting: Iterator[Source],
+    waiting: Iterator[Sample],
     count: int,
     inputs: Inputs | None,
     left_out: list[dict],
     folder: Path,
-) -> Iterator[dict]:
-    """Check and write sources until ``count`` are; yield their entries in the manifest."""
+) -> Iterator[list[dict]]:
+    """Check and write samples until ``count`` are; yield their files' entries in the manifest."""
     number = 0
     with ThreadPoolExecutor(_workers()) as pool:
         # As many as can be taken in any case, so that none is decoded in vain.
         while batch := _next(waiting, count - number):
-            results = pool.map(lambda source: _try(source, inputs, folder), batch)
-            for source, result in zip(batch, results, strict=True):
+            results = pool.map(lambda sample: _try_all(sample, inputs, folder), batch)
+            for sample, result in zip(batch, results, strict=True):
                 if isinstance(result, str):
-                    left_out.append({"source": source.name, "reason": result})
+                    left_out.append({"source": sample.name, "reason": result})
                     continue
                 number += 1
-                entry, written = result
-                entry["name"] = f"Calibration{number}{written.suffix}"
-                written.rename(folder / entry["name"])
-                yield {"name": entry.pop("name"), **entry}
+                several = len(result) > 1
+                entries = []
+                for index, (entry, written) in enumerate(result, 1):
+                    stem = f"Calibration{number}_{index}" if several else f"Calibration{number}"
+                    written.rename(folder / f"{stem}{written.suffix}")
+                    entries.append({"name": f"{stem}{written.suffix}", **entry})
+                yield entries
 
 
-def _next(waiting: Iterator[Source], count: int) -> Sequence[Source]:
+def _next(waiting: Iterator[Sample], count: int) -> Sequence[Sample]:
     return [source for _, source in zip(range(count), waiting, strict=False)]
 
 
-def _try(source: Source, inputs: Inputs | None, folder: Path) -> tuple[dict, Path] | str:
-    """Check a source and write it under a passing name; or why it is left out."""
+def _try_all(sample: Sample, inputs: Inputs | None, folder: Path) -> list[tuple[dict, Path]] | str:
+    """Check a sample's files and write them under passing names; or why it is left out."""
+    results: list[tuple[dict, Path]] = []
+    for index, source in enumerate(sample.sources):
+        own = inputs
+        if inputs and len(sample.sources) > 1:
+            own = Inputs((inputs.shapes[index],), ())
+        # Samples may share a file.
+        result = _try(source, own, folder / f"{sample.place}-{index}")
+        if isinstance(result, str):
+            for _, written in results:
+                written.unlink()
+            return result if len(sample.sources) == 1 else f"{source.name}: {result}"
+        results.append(result)
+    return results
+
+
+def _try(source: Source, inputs: Inputs | None, place: Path) -> tuple[dict, Path] | str:
+    """Check a source and write it as ``place`` with a suffix; or why it is left out."""
     try:
         data = source.path.read_bytes()
         if hashlib.sha256(data).hexdigest() != source.sha256:
@@ -326,7 +398,7 @@ def _try(source: Source, inputs: Inputs | None, folder: Path) -> tuple[dict, Pat
     except OSError as error:
         return f"can't be read: {error.strerror}"
     entry |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), **details}
-    written = folder / f"{source.sha256}{suffix}"
+    written = place.with_name(f"{place.name}{suffix}")
     written.write_bytes(data)
     return entry, written
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tpumake.errors import BadInput
-from tpumake.keys import Digests, Key, Record, why
+from tpumake.keys import Digest, Digests, Key, Record, why
 
 __all__ = ["Job", "date", "fresh"]
 
@@ -17,7 +17,8 @@ class Job(NamedTuple):
     """What is to be made, from what, and how.
 
     Paths are relative to the top of the checkout. ``inputs`` maps the name that a file or folder
-    has in the private folder to where it is; ``outputs`` are final places, found by their last
+    has in the private folder to where it is; of those that ``lists`` names and that are text files,
+    the files that they list count, too; ``outputs`` are final places, found by their last
     part in the private folder. ``spares`` are files that help where they are there, with the record
     of the stage that made them. ``by_products`` are outputs that nothing depends on, large and
     quickly made again: the cache leaves them out. ``needs`` are targets that Make has to make
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     at_top: bool = False
     environment: dict[str, str] = {}  # noqa: RUF012 (a default that nobody writes to)
     code: list[Path] = []  # noqa: RUF012
+    lists: list[str] = []  # noqa: RUF012
     spares: list[tuple[Path, Path]] = []  # noqa: RUF012
     by_products: list[Path] = []  # noqa: RUF012
     needs: list[str] = []  # noqa: RUF012
@@ -77,9 +79,19 @@ class Job(NamedTuple):
             parameters=[names.get(word, word) for word in self.command[1:]]
             + [f"{name}={value}" for name, value in sorted(self.environment.items())]
             + ([os.confstr("CS_GNU_LIBC_VERSION") or "another libc"] if self.libc_matters else []),
-            inputs={name: digests.of(path) for name, path in self.inputs.items()},
+            inputs={name: self._digest(name, path, digests) for name, path in self.inputs.items()},
             code={path.as_posix(): str(digests.of(path)) for path in self.code},
         )
+
+    def _digest(self, name: str, path: Path, digests: Digests) -> Digest:
+        if name not in self.lists or path.is_dir():
+            return digests.of(path)
+        from tpumake.lists import read_list
+
+        listed = (one for line in read_list(path) for one in zip(*line, strict=True))
+        return {"": str(digests.of(path))} | {
+            file: str(digests.of(place)) for file, place in listed if place.is_file()
+        }
 
 
 def fresh(job: Job, record: Record | None, key: Key, digests: Digests) -> str:

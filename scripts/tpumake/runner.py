@@ -137,6 +137,8 @@ def parser() -> argparse.ArgumentParser:
     add("--label", help="shown in the second column instead of the stage")
     add("--in", dest="inputs", action="append", default=[], metavar="[NAME=]PATH",
         help="linked into the private folder as NAME")  # fmt: skip
+    add("--lists", action="append", default=[], metavar="NAME",
+        help="an input that may be a list of files, which count as inputs then")  # fmt: skip
     add("--spare", dest="spares", action="append", default=[], nargs=2, type=Path,
         metavar=("PATH", "RECORD"), help="linked in if it is there and RECORD says that it is what "
         "that stage made")  # fmt: skip
@@ -202,6 +204,7 @@ def main() -> int:
         at_top=chosen.top,
         environment=dict(pair.split("=", 1) for pair in chosen.environment),
         code=chosen.code,
+        lists=chosen.lists,
         spares=chosen.spares,
         by_products=chosen.by_products,
         needs=chosen.needs,

@@ -26,7 +26,7 @@ _UNNAMED = Path("sample")
 
 
 class Inputs(NamedTuple):
-    """A model's inputs; ``names`` may be empty if there is one."""
+    """A model's inputs; ``names`` may be empty, and are not looked at then."""
 
     shapes: tuple[Shape, ...]
     names: tuple[str, ...]
@@ -42,8 +42,6 @@ def parse_inputs(shapes: str, names: str) -> Inputs:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise BadInput(f'--input-shapes "{shapes}": give it like [[1,3,640,640]]') from None
     listed = tuple(name.strip() for name in names.split(",") if name.strip())
-    if len(parsed) > 1 and not listed:
-        raise BadInput(f"--input-names is needed: the model has {len(parsed)} inputs")
     if listed and len(listed) != len(parsed):
         raise BadInput(
             f"--input-names has {len(listed)} names, --input-shapes {len(parsed)} shapes"
@@ -115,14 +113,32 @@ def _fit(found: dict[str, tuple[Shape, str]], suffix: str, inputs: Inputs) -> No
         return
     if suffix == ".npy":
         raise UnusableError(f"holds 1 tensor, the model has {len(inputs.shapes)} inputs; use .npz")
+    if not inputs.names:
+        _fit_any(found, inputs.shapes)
+        return
     for name, wanted in zip(inputs.names, inputs.shapes, strict=True):
         if name not in found:
             raise UnusableError(f"holds no tensor {name}")
         _fit_shape(name, found[name][0], wanted)
 
 
+def _fit_any(found: dict[str, tuple[Shape, str]], shapes: tuple[Shape, ...]) -> None:
+    """Insist on a tensor for each shape, whatever its name."""
+    left = [shape for shape, _ in found.values()]
+    for wanted in shapes:
+        same = next((shape for shape in left if _fits(shape, wanted)), None)
+        if same is None:
+            held = ", ".join(_text(shape) for shape, _ in found.values())
+            raise UnusableError(f"holds no tensor {_text(wanted)}, but {held}")
+        left.remove(same)
+
+
+def _fits(shape: Shape, wanted: Shape) -> bool:
+    return shape == wanted or (shape[:1] == (1,) and shape[1:] == wanted[1:])
+
+
 def _fit_shape(name: str, shape: Shape, wanted: Shape) -> None:
-    if shape == wanted or (shape[:1] == (1,) and shape[1:] == wanted[1:]):
+    if _fits(shape, wanted):
         return
     subject = f"{name} is" if name else "is"
     raise UnusableError(f"{subject} {_text(shape)}, the model takes {_text(wanted)}")

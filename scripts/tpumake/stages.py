@@ -103,6 +103,27 @@ def _activations(network: Path) -> int:
     return sum(4 * math.prod(map(int, shape.split("x"))) for shape in shapes)
 
 
+def _lists(folder: Path, command: list[str]) -> list[list[str]]:
+    """Write the lists of samples that the command names, each of the folder of the same name.
+
+    A line is a sample: one file, or Calibration1_1, Calibration1_2 and so on with commas between.
+    """
+    for flag in ("--data_list", "--tune_list"):
+        if flag not in command:
+            continue
+        place = folder / command[command.index(flag) + 1]
+        samples: dict[int, list[tuple[int, str]]] = {}
+        for path in (folder / place.stem).glob("Calibration*"):
+            number, _, index = path.stem.removeprefix("Calibration").partition("_")
+            samples.setdefault(int(number), []).append((int(index or 0), path.name))
+        lines = [
+            ",".join(f"{place.stem}/{name}" for _, name in sorted(files))
+            for _, files in sorted(samples.items())
+        ]
+        place.write_text("\n".join(lines) + "\n")
+    return []
+
+
 # What all processes of a stage together take, measured with YOLO11n at 640×640 and with the
 # smallest network there is, and rounded up. The tools themselves are 0.2 GB; beside that the
 # calibration holds a ninth of the tensors for each picture, the others all of them some times over.
@@ -195,7 +216,9 @@ def _search(result: Result) -> str:
 def _calibration(result: Result) -> str:
     table = (result.folder / result.outputs[0].name).read_text()
     # Fewer pictures than were asked for will do, if there are no more.
-    there = len(list((result.folder / "dataset").glob("Calibration*")))
+    files = list((result.folder / "dataset").glob("Calibration*"))
+    there = len({path.stem.partition("_")[0] for path in files})
+    kind = "samples" if next(iter(files), Path()).suffix in (".npz", ".npy") else "pictures"
     wanted = min(there, int(result.command[result.command.index("--input_num") + 1]))
     header = re.search(r"^# sample number: (\d+)", table, re.M)
     thresholds = [line.split() for line in table.splitlines() if line and not line.startswith("#")]
@@ -203,8 +226,8 @@ def _calibration(result: Result) -> str:
         raise CheckFailed("the calibration table is not complete")
     used = int(header.group(1))
     if used != wanted:
-        raise CheckFailed(f"{used} of {wanted} pictures were used")
-    return f"{used} pictures, {len(thresholds)} thresholds"
+        raise CheckFailed(f"{used} of {wanted} {kind} were used")
+    return f"{used} {kind}, {len(thresholds)} thresholds"
 
 
 def _calibration_progress(line: str) -> Progress | None:
@@ -227,6 +250,9 @@ def _deploy(result: Result) -> str:
     size = f"{model.stat().st_size / 1e6:.2f} MB, {_memory_on_the_chip(info)}"
     if "--test_input" not in result.command:
         return f"{size}, not validated (VALIDATE=0)"
+    if "--skip_validation" in result.command:
+        (quantised,) = _passed(result.log, 1)
+        return f"{size}, lowest cosine {quantised.cosine}, not run (SKIP_VALIDATION=1)"
     # First the quantised network against the float one, then the model on the emulator against it.
     quantised, _emulator = _passed(result.log, 2)
     return f"{size}, lowest cosine {quantised.cosine}, emulator ok"
@@ -273,6 +299,7 @@ STAGES = {
         _calibration_progress,
         advice="is there memory enough? fewer pictures (INPUT_NUM) need less",
         settle=_settle_tables,
+        before=_lists,
         memory=_calibration_memory,
     ),
     "qtable": Stage(
@@ -281,6 +308,7 @@ STAGES = {
         advice="fewer pictures (QTABLE_INPUT_NUM) need less memory; GLOBAL_COMPARE_LAYERS tells "
         "the search what to look at",
         settle=_settle_search,
+        before=_lists,
         memory=_search_memory,
     ),
     "float": Stage(_last_line),
@@ -337,6 +365,10 @@ _KNOWN = (
     (
         "'NoneType' object has no attribute 'shape'",
         "a picture can't be decoded: is TEST_INPUT one, and whole?",
+    ),
+    (
+        "assert (name in npz_in.files)",
+        "TEST_INPUT, or the first sample, has no tensor of the name of one of the network's inputs",
     ),
     ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
 )

@@ -1,0 +1,7 @@
+# Prints what each stage of tiny is told: what a change of a variable changes here makes it stale.
+include Makefile
+.PHONY: told
+told:
+	@:$(info dataset $(call dataset,tiny) $(call set_flags,$(call set_user,$(call dataset,tiny))) $(call tune,tiny))
+	@:$(foreach each,import downgrade transform calibrate qtable float onnx,$(info $(each) $(call $(each)_parameters,tiny)))
+	@:$(foreach each,$(VARIANTS),$(info $(each) $(call $(each)_parameters,tiny)))
