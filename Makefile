@@ -50,12 +50,13 @@ TPU_MLIR_VERSION ?= 1.7
 # would rather have yours than the one that is found or made.
 PYTHON ?= python3
 PYTHON310 ?=
-# VENV, TOOLCHAIN: where the two environments are.
+# VENV, TOOLCHAIN: where the two environments are; EXTRAS: where those are that only some networks need.
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
+EXTRAS ?= .extras
 
 KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
-	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
+	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
@@ -72,6 +73,7 @@ DEFAULT_OUTPUTS              = auto
 DEFAULT_MEAN                 = 0,0,0
 DEFAULT_SCALE                = 1,1,1
 DEFAULT_PIXEL_FORMAT         = bgr
+DEFAULT_RESIZE_DIMS          =
 DEFAULT_KEEP_ASPECT_RATIO    = 1
 DEFAULT_DATASET              =
 DEFAULT_INPUT_NUM            = 100
@@ -117,7 +119,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310
+export V WHY CACHE_DIR CACHE CACHE_MAX MEMORY VENV EXTRAS PYTHON310
 
 empty :=
 space := $(empty) $(empty)
@@ -197,8 +199,16 @@ $(DEV): $(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
 $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/setup_toolchain.py --version $(TPU_MLIR_VERSION) '$(@D)' && cat $(TOOLS_FROM) > '$@'
 
+# Extras: what only some networks need, each in a folder, from a lock of its own, with the modules
+# that stand in for packages which are imported there and not used.
+extra_from = requirements/extra-$1.txt scripts/setup_extra.py $(sort $(wildcard $(addprefix scripts/stand_ins/$1/,*.py */*.py)))
+$(EXTRAS)/%/ready: $$(call outdated,$$@,$$(call extra_from,$$*),$(EXTRAS)/$$*/site-packages) | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' && cat $(call extra_from,$*) > '$@'
+
+# EXTRA: the extras that `make setup` makes, too.
+EXTRA ?=
 .PHONY: setup
-setup: $(HELPERS) $(TOOLS)
+setup: $(HELPERS) $(TOOLS) $(patsubst %,$(EXTRAS)/%/ready,$(EXTRA))
 
 # What Make is measured against, for `make bench` and nothing else.
 BENCH_VENV ?= .bench
@@ -222,11 +232,19 @@ HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
 tool   = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
 	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1.py
+# What tpu_mlir reads by itself may need more than ONNX does.
+EXTRA_TFLITE   := tflite
+EXTRA_PROTOTXT := caffe
+extra_of   = $(foreach each,$(call direct,$1),$(EXTRA_$(each)))
+extra_code = $(foreach each,$(extra_of),$(call extra_from,$(each)))
+with_extra = $(foreach each,$(extra_of),--needs '$(EXTRAS)/$(each)/ready' $(call code,$(extra_code)) --env TPUMAKE_EXTRA=$(each))
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
+CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
+CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets pictures samples npz)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
@@ -268,9 +286,14 @@ $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normali
 	  $(call helper,normalize_dataset) $(call dataset_flags,$(call dataset_user,$*)) '{work}/$*' --progress
 
 # What a network comes as, by the stanza variable that names its file or folder: as ONNX; as what is
-# made into ONNX first; as what tpu_mlir reads by itself. A TFLite network only the BM chips take so.
+# made into ONNX first; as what tpu_mlir reads by itself. A TFLite network does so only if it is
+# quantised and the chip takes its zero points: tpu_mlir gives float ones no limit for ReLU6, and
+# writes F32 for them whatever it is asked for.
 SOURCES := ONNX PT PB SAVEDMODEL PADDLE TFLITE PROTOTXT TORCHSCRIPT
-DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bmodel,$(MODEL)),TFLITE)
+DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bm1684x bm1688 cv186x bm1690,$(CHIP)),TFLITE)
+FITS_PROTOTXT    := 1
+FITS_TORCHSCRIPT := 1
+FITS_TFLITE       = $(filter 1,$(quantised))
 FRAMEWORK_PT         := torch
 FRAMEWORK_PB         := tensorflow
 FRAMEWORK_SAVEDMODEL := tensorflow
@@ -281,7 +304,10 @@ named     = $(foreach each,$(SOURCES),$(if $(call get,$1,$(each)),$(each)))
 ordered   = $(or $(foreach each,$(named),$(if $(filter command,$(origin $1_$(each))),$(each))),$(named))
 kind      = $(firstword $(ordered))
 source    = $(call path,$1,$(call kind,$1))
-direct    = $(filter $(DIRECT),$(call kind,$1))
+direct    = $(foreach each,$(filter $(DIRECT),$(call kind,$1)),$(if $(call FITS_$(each),$1),$(each)))
+# Whether a TFLite network is quantised: 1 or 0. Only the file says; it is looked into once. What is
+# no TFLite network at all may pass for one: the check then says what is wrong.
+quantised = $(or $(quantised_$1),$(eval quantised_$1 := $(shell $(HOST_PYTHON) -S scripts/check_tflite.py --quantised $(call quoted,$(call source,$1)) 2>/dev/null || echo 1))$(quantised_$1))
 framework = $(FRAMEWORK_$(call kind,$1))
 onnx      = $(if $(filter ONNX,$(call kind,$1)),$(call source,$1),$(BUILD)/$1/$1_imported.onnx)
 
@@ -303,6 +329,22 @@ $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/down
 	  --in source=$(call quoted,$(call onnx,$m)) \
 	  $(call helper,onnx_downgrade) $(call quoted,$(call onnx,$m)) '{work}/$(@F)' $(call downgrade_flags,$m)
 
+# tflite, caffe: what tpu_mlir, or Caffe in it, stumbles over or passes over, told before.
+CHECK_TFLITE   := tflite
+CHECK_PROTOTXT := caffe
+check_of    = $(foreach each,$(direct),$(CHECK_$(each)))
+check_flags = $(call option,$1,INPUT_SHAPES,--input-shapes) --variable $1
+tflite_parameters = $(call source,$1) $(check_flags) $(CODE_check_tflite)
+caffe_parameters  = $(call source,$1) $(call path,$1,CAFFEMODEL) $(check_flags) $(CODE_check_caffe)
+$(BUILD)/%/tflite: $$(call as_prerequisite,$$(call source,$$*)) $(BUILD)/%/tflite.parameters $(CODE_check_tflite) | $(BUILD)/%/checked
+	$(call stage,$*) tflite --log '$(BUILD)/$*/logs/tflite.log' --out '$@' --in source=$(call quoted,$(call source,$*)) \
+	  $(call helper,check_tflite) $(call check_flags,$*) $(call quoted,$(call source,$*)) '{work}/$(@F)'
+$(BUILD)/%/caffe: $$(call as_prerequisite,$$(call source,$$*) $$(call path,$$*,CAFFEMODEL)) $(BUILD)/%/caffe.parameters \
+		$(CODE_check_caffe) | $(BUILD)/%/checked
+	$(call stage,$*) caffe --log '$(BUILD)/$*/logs/caffe.log' --out '$@' --in prototxt=$(call quoted,$(call source,$*)) \
+	  --in caffemodel=$(call quoted,$(call path,$*,CAFFEMODEL)) $(call helper,check_caffe) $(call check_flags,$*) \
+	  $(call quoted,$(call source,$*)) $(call quoted,$(call path,$*,CAFFEMODEL)) '{work}/$(@F)'
+
 # transform: to tpu_mlir's own form, run beside the ONNX on a test picture. The weights are a file
 # that the tools look for where they are started, under the name that transform gave it.
 # What it reads, as NAME=FILE, NAME being its name in the stage's folder.
@@ -315,9 +357,9 @@ definition_names = $(foreach each,$(definition),$(firstword $(subst =, ,$(each))
 definition_flags = $(addprefix --model_def ,$(firstword $(definition_names))) $(addprefix --model_data ,$(word 2,$(definition_names)))
 transform_flags = $(definition_flags) $(call option,$1,INPUT_SHAPES,--input_shapes) $(call option,$1,MEAN,--mean) \
 	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
-	$(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
+	$(call option,$1,RESIZE_DIMS,--resize_dims) $(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
-transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform)
+transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform) $(extra_code)
 # The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
 test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
@@ -326,17 +368,21 @@ test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $$(call as_prerequisite,$$(call definition_files,$$m)) \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) | $(BUILD)/$$m/checked
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) $$(call extra_code,$$m) \
+		| $(BUILD)/$$m/checked $$(addprefix $(BUILD)/$$m/,$$(call check_of,$$m))
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  $(foreach each,$(call definition,$m),--in $(call quoted,$(each))) $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call tool,model_transform) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
+	  $(call with_extra,$m) $(call tool,model_transform) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
 	$(call option,$1,HISTOGRAM_BIN_NUM,--histogram_bin_num)
 calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(CODE_run_calibration)
-calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
+calibration_set = $(if $(call get,$1,DATASET),$(BUILD)/datasets/$(call dataset,$1)/manifest.json,without_pictures/$1)
+without_pictures/%: FORCE
+	@echo >&2 'tpumake: $*_DATASET is not set; $*_TEST_INPUT, one picture, is enough where nothing is calibrated'
+	@exit 2
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
 		$$(call calibration_set,$$m) $(CODE_run_calibration)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
@@ -359,7 +405,7 @@ $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call upper,$2)) \
-	$(if $(filter int8 mix,$2),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
+	$(if $(filter %_calib_table,$(calibrated)),--calibration_table $1_calib_table) $(if $(filter mix,$2),--quantize_table $1_qtable) \
 	$(call flag,$1,QUANT_INPUT,--quant_input) $(call flag,$1,QUANT_OUTPUT,--quant_output) \
 	$(if $(call fused,$1),--fuse_preprocess $(call option,$1,CUSTOMIZATION_FORMAT,--customization_format) \
 	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
@@ -367,22 +413,32 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
-calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
+deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy) $(referring)
+# A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
+already    = $(filter TFLITE,$(direct))
+calibrated = $(if $(already),$(if $(filter-out int8,$2),refused/$1/$2),$(if \
+	$(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable))
+refused/%: FORCE
+	@echo >&2 'tpumake: $(call source,$m) is quantised to INT8, which tpu_mlir would write under the name of $(call upper,$(@F)); make $m_int8'
+	@exit 2
+# tpu_mlir runs a quantised network only when it is compiled; what that is compared with comes from
+# the network itself.
+referring  = $(if $(already),$(definition))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
-		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
+		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy) \
+		$$(if $$(call already,$$m),$$(call extra_code,$$m))
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(call test_input,$m) \
+	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(foreach each,$(call referring,$m),--in $(call quoted,$(each))) $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) --libc-matters \
 	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
-	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
+	  $(if $(call already,$m),$(call with_extra,$m)) $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -423,7 +479,7 @@ endef
 
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,DATASET),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
-	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
+	'$(BUILD)/$1/logs/transform.key' $(if $(filter %_calib_table,$(calibrated)),'$(BUILD)/$1/logs/calibrate.key') \
 	$(if $(filter mix,$2),'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
@@ -462,6 +518,7 @@ make lint                    ruff, the Makefile, shellcheck
 make bench                   how long make takes, beside DVC and Snakemake with the same stages
 make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too
+make clean-extras            remove what only some networks need (make setup EXTRA=tflite makes it)
 
 Models (models.mk): $(MODELS)
 Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
@@ -479,7 +536,7 @@ help:
 # ---------------------------------------------------------------------------------------------
 # The project itself
 
-.PHONY: test test-fast test-full lint lock clean distclean
+.PHONY: test test-fast test-full lint lock clean clean-extras distclean
 # A file at a time, so that what its tests share is made once.
 PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
 
@@ -520,10 +577,15 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
 	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 --no-deps extra-tflite.in -o extra-tflite.txt
+	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 --no-deps extra-caffe.in -o extra-caffe.txt
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 
 clean:
 	rm -rf '$(BUILD)'
 
-distclean: clean
+clean-extras:
+	rm -rf '$(EXTRAS)'
+
+distclean: clean clean-extras
 	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)'

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from make_shapes import CLASSES, draw
 from tpumake.cli import atomic_write, run
 
-__all__ = ["build"]
+__all__ = ["build", "samples"]
 
 SIZE = 64
 STRIDES = (8, 16, 32)
@@ -198,7 +198,7 @@ def build() -> onnx.ModelProto:
     ``/model.23/cv2.{0,1,2}/cv2.{0,1,2}.2/Conv_output_0`` (1, 64, h, w) and
     ``/model.23/cv3.…`` (1, 4, h, w), at strides 8, 16 and 32.
     """
-    b = Builder(_samples())
+    b = Builder(samples())
     boxes, classes = _head(b, _neck(b, *_backbone(b)))
     _decode(b, boxes, classes)
     graph = helper.make_graph(
@@ -346,7 +346,7 @@ def _anchors() -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _samples() -> np.ndarray:
+def samples() -> np.ndarray:
     """Return pictures of shapes in 0..1, (n, 3, 64, 64).
 
     No decoder and no scaler takes part, for these differ from version to version.

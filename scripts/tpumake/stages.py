@@ -77,8 +77,16 @@ def _last_line(result: Result) -> str:
 def _transform(result: Result) -> str:
     if "--test_input" not in result.command:
         return "not compared with the float model (VALIDATE=0)"
+    if _option(result.command, "--model_def").endswith(".tflite"):
+        # What the tool then writes comes from the network itself, and deploy compares with it.
+        return "compared when it is compiled: tpu_mlir runs a quantised network no earlier"
     (check,) = _passed(result.log, 1)
     return f"{check.passed} of {check.compared} tensors agree, lowest cosine {check.cosine}"
+
+
+def _option(command: list[str], name: str) -> str:
+    """What an option of a command is, empty if it isn't there."""
+    return command[command.index(name) + 1] if name in command else ""
 
 
 def _passed(log: str, expected: int) -> list[Comparison]:
@@ -139,7 +147,9 @@ def _reference_outputs(folder: Path, command: list[str]) -> list[list[str]]:
     reference = command[command.index("--test_reference") + 1]
     if (folder / reference).exists():
         return []
-    network = command[command.index("--mlir") + 1]
+    # A quantised network comes along itself: tpu_mlir's form of it can't be run.
+    sources = [path.name for path in folder.glob("*.tflite")]
+    network = sources[0] if sources else command[command.index("--mlir") + 1]
     test_input = reference.replace("_top_outputs.npz", "_test.npz")
     return [[command[0], "model_runner.py", "--input", test_input, "--model", network,
              "--output", reference, "--dump_all_tensors"]]  # fmt: skip
@@ -152,6 +162,10 @@ def _settle_tables(result: Result, epoch: int) -> None:
 
 def _settle_model(result: Result, epoch: int) -> None:
     settling.model(result.folder / result.outputs[0].name, epoch)
+
+
+def _settle_network(result: Result, epoch: int) -> None:
+    settling.name_weights(*(result.folder / out.name for out in result.outputs[:2]))
 
 
 # What run_qtable says, and then writes no table.
@@ -251,9 +265,12 @@ def _picture_progress(line: str) -> Progress | None:
 STAGES = {
     "stanza": Stage(lambda result: ""),
     "dataset": Stage(_last_line, _picture_progress),
+    "tflite": Stage(_last_line),
+    "caffe": Stage(_last_line),
     "downgrade": Stage(_last_line, memory=_downgrade_memory),
     "transform": Stage(
         _transform,
+        settle=_settle_network,
         advice="does INPUT_SHAPES fit the network, and is every operator one that tpu_mlir knows?",
         memory=_transform_memory,
     ),
@@ -298,7 +315,8 @@ def explain(log: str, code: int, missing: list[str]) -> str:
         )
     own = list(_OWN_HELPER.finditer(log))
     if own:
-        return log[own[-1].end() :].strip()
+        # What follows is the complaint of a tool that had called it.
+        return log[own[-1].end() :].partition("\nTraceback")[0].strip()
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     # The first complaint is the cause, what follows is its echo up the stack.
     for sign, cause in _KNOWN:
@@ -324,7 +342,9 @@ _KNOWN = (
     ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
 )
 # The last words of our own helpers are the cause, and may be more than one line.
-_OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ", re.M)
+_OWN_HELPER = re.compile(
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|check_tflite|check_caffe): ", re.M
+)
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
 )
