@@ -120,6 +120,12 @@ def _transform_memory(job: Job) -> int:
     return 2 * 10**8 + 60 * next(iter(job.inputs.values())).stat().st_size
 
 
+def _import_memory(job: Job) -> int:
+    # The frameworks are half a gigabyte; then there is the network in theirs, in ONNX, and running.
+    sources = [path for path in job.inputs.values() if path.is_file()]
+    return 6 * 10**8 + 10 * sum(path.stat().st_size for path in sources)
+
+
 def _downgrade_memory(job: Job) -> int:
     return 10**8 + 25 * sum(path.stat().st_size for path in job.inputs.values())
 
@@ -251,6 +257,7 @@ def _picture_progress(line: str) -> Progress | None:
 STAGES = {
     "stanza": Stage(lambda result: ""),
     "dataset": Stage(_last_line, _picture_progress),
+    "import": Stage(_last_line, memory=_import_memory),
     "downgrade": Stage(_last_line, memory=_downgrade_memory),
     "transform": Stage(
         _transform,
@@ -324,7 +331,9 @@ _KNOWN = (
     ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
 )
 # The last words of our own helpers are the cause, and may be more than one line.
-_OWN_HELPER = re.compile(r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza): ", re.M)
+_OWN_HELPER = re.compile(
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|import_\w+): ", re.M
+)
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
 )
