@@ -235,8 +235,9 @@ stage = @$(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAK
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
-# $(call tool,TOOL,EXTRA): one of tpu_mlir's, with the packages of an extra if one is named.
-tool   = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call code,$(CODE_$1) $(call extra_code,$2)) \
+# $(call tool_with,TOOL,EXTRA): one of tpu_mlir's, with the packages of an extra if one is named.
+tool      = $(call tool_with,$1,)
+tool_with = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call code,$(CODE_$1) $(call extra_code,$2)) \
 	--env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
 	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $(if $2,with_extra $2) $1.py
 extra_code = $(if $1,requirements/extra-$1.txt scripts/toolchain_bin/with_extra)
@@ -356,7 +357,7 @@ $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $$(call as_prere
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  $(foreach each,$(call definition,$m),--in $(call quoted,$(each))) $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call tool,model_transform,$(call reader,$m)) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
+	  $(call tool_with,model_transform,$(call reader,$m)) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
