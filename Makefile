@@ -50,13 +50,16 @@ TPU_MLIR_VERSION ?= 1.7
 # would rather have yours than the one that is found or made.
 PYTHON ?= python3
 PYTHON310 ?=
-# VENV, TOOLCHAIN: where the two environments are; EXTRAS: where those are that only some networks need.
+# VENV, TOOLCHAIN: where the two environments are.
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
+# EXTRAS: where the packages are that only networks of other frameworks need; EXTRA: those that
+# `make setup` is to install. A build installs what it needs.
 EXTRAS ?= .extras
+EXTRA ?=
 
 KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
-	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS
+	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
@@ -119,7 +122,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY CACHE_DIR CACHE CACHE_MAX MEMORY VENV EXTRAS PYTHON310
+export V WHY CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310 EXTRAS
 
 empty :=
 space := $(empty) $(empty)
@@ -199,16 +202,19 @@ $(DEV): $(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
 $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/setup_toolchain.py --version $(TPU_MLIR_VERSION) '$(@D)' && cat $(TOOLS_FROM) > '$@'
 
-# Extras: what only some networks need, each in a folder, from a lock of its own, with the modules
-# that stand in for packages which are imported there and not used.
-extra_from = requirements/extra-$1.txt scripts/setup_extra.py $(sort $(wildcard $(addprefix scripts/stand_ins/$1/,*.py */*.py)))
-$(EXTRAS)/%/ready: $$(call outdated,$$@,$$(call extra_from,$$*),$(EXTRAS)/$$*/site-packages) | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' && cat $(call extra_from,$*) > '$@'
+# Extras: packages for the toolchain's Python that only some networks need.
+KNOWN_EXTRAS := $(patsubst requirements/extra-%.txt,%,$(wildcard requirements/extra-*.txt))
+extra_ready = $(EXTRAS)/$1/ready
+extra_from  = requirements/extra-$1.txt scripts/setup_extra.py
+$(EXTRAS)/%/ready: $$(call outdated,$$(call extra_ready,$$*),$$(call extra_from,$$*),$(EXTRAS)/$$*/bin/python3) | $(HELPERS) $(TOOLS)
+	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' --python '$(TOOLCHAIN_HERE)/bin/python3' && \
+	  cat $(call extra_from,$*) > '$@'
+ifneq ($(filter-out $(KNOWN_EXTRAS),$(EXTRA)),)
+$(error EXTRA=$(EXTRA): there is no $(filter-out $(KNOWN_EXTRAS),$(EXTRA)); there are: $(KNOWN_EXTRAS))
+endif
 
-# EXTRA: the extras that `make setup` makes, too.
-EXTRA ?=
 .PHONY: setup
-setup: $(HELPERS) $(TOOLS) $(patsubst %,$(EXTRAS)/%/ready,$(EXTRA))
+setup: $(HELPERS) $(TOOLS) $(foreach each,$(EXTRA),$(call extra_ready,$(each)))
 
 # What Make is measured against, for `make bench` and nothing else.
 BENCH_VENV ?= .bench
@@ -230,14 +236,15 @@ stage = @$(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAK
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
-tool   = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
-	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1.py
-# What tpu_mlir reads by itself may need more than ONNX does.
-EXTRA_TFLITE   := tflite
-EXTRA_PROTOTXT := caffe
-extra_of   = $(foreach each,$(call direct,$1),$(EXTRA_$(each)))
-extra_code = $(foreach each,$(extra_of),$(call extra_from,$(each)))
-with_extra = $(foreach each,$(extra_of),--needs '$(EXTRAS)/$(each)/ready' $(call code,$(extra_code)) --env TPUMAKE_EXTRA=$(each))
+# $(call tool_with,TOOL,EXTRA): one of tpu_mlir's, with the packages of an extra if one is named.
+tool      = $(call tool_with,$1,)
+tool_with = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call code,$(CODE_$1) $(call extra_code,$2)) \
+	--env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $(if $2,with_extra $2) $1.py
+extra_code = $(if $1,requirements/extra-$1.txt scripts/toolchain_bin/with_extra \
+	$(sort $(wildcard $(addprefix scripts/stand_ins/$1/,*.py */*.py))))
+# $(call extra,FRAMEWORK): an importer of ours, in the environment of its framework.
+extra  = --needs '$(call extra_ready,$1)' $(call code,$(CODE_import_$1)) --top -- '$(EXTRAS)/$1/run' scripts/import_$1.py
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
@@ -253,6 +260,9 @@ CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
+CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
+CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing)
+CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -332,6 +342,7 @@ $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/down
 # tflite, caffe: what tpu_mlir, or Caffe in it, stumbles over or passes over, told before.
 CHECK_TFLITE   := tflite
 CHECK_PROTOTXT := caffe
+CHECK_TORCHSCRIPT :=
 check_of    = $(foreach each,$(direct),$(CHECK_$(each)))
 check_flags = $(call option,$1,INPUT_SHAPES,--input-shapes) --variable $1
 tflite_parameters = $(call source,$1) $(check_flags) $(CODE_check_tflite)
@@ -352,6 +363,11 @@ definition = $(if $(call direct,$1),$(definition_$(call kind,$1)),$1_v8.onnx=$(B
 definition_TFLITE      = $1.tflite=$(call source,$1)
 definition_PROTOTXT    = $1.prototxt=$(call source,$1) $1.caffemodel=$(call path,$1,CAFFEMODEL)
 definition_TORCHSCRIPT = $1.pt=$(call source,$1)
+# The extra that tpu_mlir's own reader of that kind imports.
+READER_TORCHSCRIPT := torch
+READER_TFLITE      := tflite
+READER_PROTOTXT    := caffe
+reader = $(if $(call direct,$1),$(READER_$(call kind,$1)))
 definition_files = $(foreach each,$(definition),$(patsubst $(firstword $(subst =, ,$(each)))=%,%,$(each)))
 definition_names = $(foreach each,$(definition),$(firstword $(subst =, ,$(each))))
 definition_flags = $(addprefix --model_def ,$(firstword $(definition_names))) $(addprefix --model_data ,$(word 2,$(definition_names)))
@@ -359,7 +375,7 @@ transform_flags = $(definition_flags) $(call option,$1,INPUT_SHAPES,--input_shap
 	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
 	$(call option,$1,RESIZE_DIMS,--resize_dims) $(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
-transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform) $(extra_code)
+transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform) $(call extra_code,$(call reader,$1))
 # The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
 test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))
@@ -368,12 +384,12 @@ test_prerequisite = $(call validating,$(or $(call as_prerequisite,$(call path,$1
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $$(call as_prerequisite,$$(call definition_files,$$m)) \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) $$(call extra_code,$$m) \
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) $$(call extra_code,$$(call reader,$$m)) \
 		| $(BUILD)/$$m/checked $$(addprefix $(BUILD)/$$m/,$$(call check_of,$$m))
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  $(foreach each,$(call definition,$m),--in $(call quoted,$(each))) $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call with_extra,$m) $(call tool,model_transform) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
+	  $(call tool_with,model_transform,$(call reader,$m)) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 calibrate_flags = $(call option,$1,INPUT_NUM,--input_num) $(call option,$1,TUNE_NUM,--tune_num) \
@@ -413,7 +429,7 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
 # For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
-deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy) $(referring)
+deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy) $(referring) $(call extra_code,$(referrer))
 # A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
 already    = $(filter TFLITE,$(direct))
 calibrated = $(if $(already),$(if $(filter-out int8,$2),refused/$1/$2),$(if \
@@ -424,13 +440,14 @@ refused/%: FORCE
 # tpu_mlir runs a quantised network only when it is compiled; what that is compared with comes from
 # the network itself.
 referring  = $(if $(already),$(definition))
+referrer   = $(if $(already),$(reader))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst bf,BF,$(subst mix,MIX,$1))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy) \
-		$$(if $$(call already,$$m),$$(call extra_code,$$m))
+		$$(call extra_code,$$(call referrer,$$m))
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(foreach each,$(call referring,$m),--in $(call quoted,$(each))) $(call test_input,$m) \
@@ -438,7 +455,7 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) --libc-matters \
 	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
-	  $(if $(call already,$m),$(call with_extra,$m)) $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
+	  $(call tool_with,model_deploy,$(call referrer,$m)) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -511,14 +528,13 @@ make MODEL, make all         every variant of a model's stanza; of all models
 make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
-make setup                   both environments; builds do it by themselves
+make setup                   both environments; builds do it by themselves (EXTRA="$(KNOWN_EXTRAS)": those, too)
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long
 make lint                    ruff, the Makefile, shellcheck
 make bench                   how long make takes, beside DVC and Snakemake with the same stages
 make lock                    the lock files anew
-make clean, make distclean   remove what was built; the environments too
-make clean-extras            remove what only some networks need (make setup EXTRA=tflite makes it)
+make clean, make distclean   remove what was built; the environments too; clean-extras: only the extras
 
 Models (models.mk): $(MODELS)
 Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
@@ -577,8 +593,9 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
 	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
-	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 --no-deps extra-tflite.in -o extra-tflite.txt
-	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 --no-deps extra-caffe.in -o extra-caffe.txt
+	$(foreach each,$(patsubst requirements/extra-%.in,%,$(wildcard requirements/extra-*.in)),\
+	  $(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override extra-$(each).override extra-$(each).in -o extra-$(each).txt && cd .. &&) :
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 
 clean:

@@ -65,7 +65,6 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 TPUC_ROOT=$here/site-packages/tpu_mlir
 PATH=$TPUMAKE_TOOLS${TPUMAKE_TOOLS:+:}$here/bin:$TPUC_ROOT/bin:$TPUC_ROOT/python/tools:$PATH
 PYTHONPATH=$TPUC_ROOT:$TPUC_ROOT/python:$TPUC_ROOT/customlayer/python:$here/site-packages
-PYTHONPATH=$PYTHONPATH${TPUMAKE_EXTRA:+:$TPUMAKE_EXTRAS/$TPUMAKE_EXTRA/site-packages}
 LD_LIBRARY_PATH=$TPUC_ROOT/lib:$TPUC_ROOT/lib/capi:$here/host-lib
 # More threads than one cost time here, and gain none; Make runs stages side by side instead.
 : "${OMP_NUM_THREADS=1}"

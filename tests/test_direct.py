@@ -256,6 +256,13 @@ def planned(checkout: Checkout, *arguments: str) -> str:
     return checkout.make("-n", *arguments).stdout.replace("\\\n", " ")
 
 
+def direct_kind(checkout: Checkout, *arguments: str) -> str:
+    """What the Makefile takes the network of `tiny` for, empty if it goes by way of ONNX."""
+    probe = "--eval=probe: ; @:$(info kind=$(call direct,tiny))"
+    (line,) = checkout.make(probe, "probe", *arguments).stdout.splitlines()
+    return line.removeprefix("kind=")
+
+
 def test_a_quantised_network_is_not_calibrated(checkout: Checkout) -> None:
     plan = planned(checkout, "V=1", "WHY=1", "tiny_int8", *TFLITE, "CHIP=bm1684x")
     stages = [
@@ -264,11 +271,12 @@ def test_a_quantised_network_is_not_calibrated(checkout: Checkout) -> None:
     assert stages == ["stanza", "tflite", "transform", "deploy"]
     assert "calib" not in plan
     assert "--model_def tiny.tflite" in plan
-    assert plan.count("--env TPUMAKE_EXTRA=tflite") == 2
+    assert plan.count("/run' with_extra tflite model_") == 2
     # One that isn't, and chips that can't, go by way of ONNX.
     for other in ("CHIP=cv181x", "CHIP=bm1684", "tiny_TFLITE=models/mobile_f32.tflite"):
-        arguments = (*TFLITE, "tiny_DATASET=datasets/shapes", "CHIP=bm1684x", other)
-        assert "--stage import" in planned(checkout, "tiny_int8", *arguments)
+        assert direct_kind(checkout, *TFLITE, "CHIP=bm1684x", other) == ""
+    for chip in ("bm1684x", "bm1688", "cv186x", "bm1690"):
+        assert direct_kind(checkout, *TFLITE, f"CHIP={chip}") == "TFLITE"
 
 
 def test_a_caffe_network_has_the_stages_of_others(checkout: Checkout) -> None:
@@ -279,7 +287,8 @@ def test_a_caffe_network_has_the_stages_of_others(checkout: Checkout) -> None:
     assert sorted(stages) == ["caffe", "calibrate", "dataset", "deploy", "stanza", "transform"]
     assert "--model_def tiny.prototxt --model_data tiny.caffemodel" in plan
     assert "--resize_dims '80,80'" in plan
-    assert plan.count("--env TPUMAKE_EXTRA=caffe") == 1
+    assert plan.count("/run' with_extra caffe model_transform.py") == 1
+    assert plan.count("with_extra") == 2
 
 
 def test_a_quantised_network_is_only_int8(checkout: Checkout) -> None:
@@ -314,7 +323,7 @@ def test_mistakes_in_a_stanza(checkout: Checkout, arguments: tuple[str, ...], sa
 def test_an_extra_that_there_is_not(checkout: Checkout, tmp_path: Path) -> None:
     done = checkout.make("setup", "EXTRA=nope", f"EXTRAS={tmp_path}/extras", check=False)
     assert done.returncode == 2
-    assert "setup_extra: nope: there is no such extra" in done.stderr
+    assert "EXTRA=nope: there is no nope; there are: caffe" in done.stderr
     assert not (tmp_path / "extras" / "nope").exists()
 
 
@@ -430,9 +439,11 @@ def test_the_frameworks_compute_what_was_written(
     direct.make("setup", f"EXTRA={extra}")
     layers = make_mobile.network(pad_first)
     np.save(tmp_path / "pictures.npy", layers[0].value[:8].astype(np.float32))
-    monkeypatch.setenv("TPUMAKE_EXTRA", extra)
-    monkeypatch.setenv("TPUMAKE_EXTRAS", str(direct.path / ".extras"))
-    done = toolchain.run(["python3", "-c", program, str(MODELS / name), "pictures.npy"], tmp_path)
+    packages = direct.path / ".extras" / extra / "site-packages"
+    monkeypatch.setenv("EXTRA_PATH", f"{ROOT}/scripts/stand_ins/{extra}:{packages}")
+    start = 'PYTHONPATH=$PYTHONPATH:$EXTRA_PATH exec python3 -c "$@"'
+    files = (str(MODELS / name), "pictures.npy")
+    done = toolchain.run(["sh", "-c", start, "sh", program, *files], tmp_path)
     assert done.returncode == 0, done.stderr
     found = np.array(json.loads(done.stdout.splitlines()[-1]))
     assert np.abs(found - layers[-1].value[:8]).max() < most

@@ -128,6 +128,12 @@ def _transform_memory(job: Job) -> int:
     return 2 * 10**8 + 60 * next(iter(job.inputs.values())).stat().st_size
 
 
+def _import_memory(job: Job) -> int:
+    # The frameworks are half a gigabyte; then there is the network in theirs, in ONNX, and running.
+    sources = [path for path in job.inputs.values() if path.is_file()]
+    return 6 * 10**8 + 10 * sum(path.stat().st_size for path in sources)
+
+
 def _downgrade_memory(job: Job) -> int:
     return 10**8 + 25 * sum(path.stat().st_size for path in job.inputs.values())
 
@@ -151,7 +157,9 @@ def _reference_outputs(folder: Path, command: list[str]) -> list[list[str]]:
     sources = [path.name for path in folder.glob("*.tflite")]
     network = sources[0] if sources else command[command.index("--mlir") + 1]
     test_input = reference.replace("_top_outputs.npz", "_test.npz")
-    return [[command[0], "model_runner.py", "--input", test_input, "--model", network,
+    # Started as the stage's own command is, perhaps with an extra.
+    started = command[: command.index("model_deploy.py")]
+    return [[*started, "model_runner.py", "--input", test_input, "--model", network,
              "--output", reference, "--dump_all_tensors"]]  # fmt: skip
 
 
@@ -165,7 +173,8 @@ def _settle_model(result: Result, epoch: int) -> None:
 
 
 def _settle_network(result: Result, epoch: int) -> None:
-    settling.name_weights(*(result.folder / out.name for out in result.outputs[:2]))
+    if _option(result.command, "--model_def").endswith(".tflite"):
+        settling.name_weights(*(result.folder / out.name for out in result.outputs[:2]))
 
 
 # What run_qtable says, and then writes no table.
@@ -267,6 +276,7 @@ STAGES = {
     "dataset": Stage(_last_line, _picture_progress),
     "tflite": Stage(_last_line),
     "caffe": Stage(_last_line),
+    "import": Stage(_last_line, memory=_import_memory),
     "downgrade": Stage(_last_line, memory=_downgrade_memory),
     "transform": Stage(
         _transform,
@@ -343,7 +353,8 @@ _KNOWN = (
 )
 # The last words of our own helpers are the cause, and may be more than one line.
 _OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|check_tflite|check_caffe): ", re.M
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_(stanza|tflite|caffe)|import_\w+): ",
+    re.M,
 )
 _COMPLAINT = re.compile(
     r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
