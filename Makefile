@@ -297,10 +297,10 @@ $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normali
 
 # What a network comes as, by the stanza variable that names its file or folder: as ONNX; as what is
 # made into ONNX first; as what tpu_mlir reads by itself. A TFLite network does so only if it is
-# quantised and the chip takes its zero points: tpu_mlir gives float ones no limit for ReLU6, and
-# writes F32 for them whatever it is asked for.
+# quantised and the chip takes its zero points (the BM1690's emulator then disagrees): tpu_mlir gives
+# float ones no limit for ReLU6, and writes F32 for them whatever it is asked for.
 SOURCES := ONNX PT PB SAVEDMODEL PADDLE TFLITE PROTOTXT TORCHSCRIPT
-DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bm1684x bm1688 cv186x bm1690,$(CHIP)),TFLITE)
+DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bm1684x bm1688 cv186x,$(CHIP)),TFLITE)
 FITS_PROTOTXT    := 1
 FITS_TORCHSCRIPT := 1
 FITS_TFLITE       = $(filter 1,$(quantised))
@@ -375,7 +375,7 @@ transform_flags = $(definition_flags) $(call option,$1,INPUT_SHAPES,--input_shap
 	$(call option,$1,SCALE,--scale) $(call option,$1,PIXEL_FORMAT,--pixel_format) \
 	$(call option,$1,RESIZE_DIMS,--resize_dims) $(call flag,$1,KEEP_ASPECT_RATIO,--keep_aspect_ratio) $(call validating, --test_input $1_test.jpg \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance))
-transform_parameters = $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform) $(call extra_code,$(call reader,$1))
+transform_parameters = $(definition_files) $(transform_flags) $(call validating,$(test_picture)) $(CODE_model_transform) $(call extra_code,$(call reader,$1))
 # The tools look at a picture's suffix, OpenCV only at its content: hence one name for all kinds.
 test_picture = $(or $(call path,$1,TEST_INPUT),$(BUILD)/datasets/$(call dataset,$1)/Calibration1.*)
 test_input = $(call validating,--in $1_test.jpg=$(call quoted,$(test_picture)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -273,10 +274,27 @@ def test_a_quantised_network_is_not_calibrated(checkout: Checkout) -> None:
     assert "--model_def tiny.tflite" in plan
     assert plan.count("/run' with_extra tflite model_") == 2
     # One that isn't, and chips that can't, go by way of ONNX.
-    for other in ("CHIP=cv181x", "CHIP=bm1684", "tiny_TFLITE=models/mobile_f32.tflite"):
+    for other in (
+        "CHIP=cv181x",
+        "CHIP=bm1684",
+        "CHIP=bm1690",
+        "tiny_TFLITE=models/mobile_f32.tflite",
+    ):
         assert direct_kind(checkout, *TFLITE, "CHIP=bm1684x", other) == ""
-    for chip in ("bm1684x", "bm1688", "cv186x", "bm1690"):
+    for chip in ("bm1684x", "bm1688", "cv186x"):
         assert direct_kind(checkout, *TFLITE, f"CHIP={chip}") == "TFLITE"
+
+
+def test_another_file_of_the_same_age_is_another_network(checkout: Checkout) -> None:
+    """Times don't tell: which file it is belongs to what transform was told."""
+    parameters = "build/tiny/transform.parameters"
+    said = []
+    for name in ("one", "two"):
+        shutil.copy2(MODELS / "mobile_int8.tflite", checkout.path / f"models/{name}.tflite")
+        checkout.make(parameters, *TFLITE, f"tiny_TFLITE=models/{name}.tflite", "CHIP=bm1684x")
+        said.append((checkout.path / parameters).read_text())
+    assert "models/one.tflite" in said[0]
+    assert said[1] == said[0].replace("models/one.tflite", "models/two.tflite")
 
 
 def test_a_caffe_network_has_the_stages_of_others(checkout: Checkout) -> None:
@@ -339,6 +357,20 @@ def test_quantised_weights_get_the_usual_name(tmp_path: Path) -> None:
         settling.name_weights(mlir, weights)
         assert mlir.read_text() == f'module {{module.weight_file = "{weights.name}"}} {{}}'
         assert weights.read_text() == "weights"
+
+
+def test_scratch_memory_is_no_result(tmp_path: Path) -> None:
+    files = []
+    for name, junk in (("a", 1), ("b", 2)):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, **{"x": np.arange(3), "": np.array([junk]), "y": np.ones(2)})
+        settling.drop_unnamed(path)
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
+    with np.load(path) as found:
+        assert list(found) == ["x", "y"]
+        assert found["x"].tolist() == [0, 1, 2]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.npz", "b.npz"]
 
 
 def test_a_renamed_output_is_compared(tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ def _settle_model(result: Result, epoch: int) -> None:
 def _settle_network(result: Result, epoch: int) -> None:
     if _option(result.command, "--model_def").endswith(".tflite"):
         settling.name_weights(*(result.folder / out.name for out in result.outputs[:2]))
+        reference = _option(result.command, "--test_result")
+        if reference:
+            settling.drop_unnamed(result.folder / reference)
 
 
 # What run_qtable says, and then writes no table.
