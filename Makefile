@@ -58,9 +58,13 @@ PYTHON310 ?=
 # VENV, TOOLCHAIN: where the two environments are.
 VENV ?= .venv
 TOOLCHAIN ?= .toolchain
+# EXTRAS: where the packages are that only networks of other frameworks need; EXTRA: those that
+# `make setup` is to install. A build installs what it needs.
+EXTRAS ?= .extras
+EXTRA ?=
 
 KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
-	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN
+	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA
 
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
 # docs/variables.md tells what each means, and which flags have no variable and why.
@@ -179,7 +183,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310
+export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310 EXTRAS
 
 empty :=
 space := $(empty) $(empty)
@@ -269,8 +273,19 @@ $(DEV): $(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
 $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/setup_toolchain.py --version $(TPU_MLIR_VERSION) '$(@D)' && cat $(TOOLS_FROM) > '$@'
 
+# Extras: packages for the toolchain's Python that only some networks need.
+KNOWN_EXTRAS := $(patsubst requirements/extra-%.txt,%,$(wildcard requirements/extra-*.txt))
+extra_ready = $(EXTRAS)/$1/ready
+extra_from  = requirements/extra-$1.txt scripts/setup_extra.py
+$(EXTRAS)/%/ready: $$(call outdated,$$(call extra_ready,$$*),$$(call extra_from,$$*),$(EXTRAS)/$$*/bin/python3) | $(HELPERS) $(TOOLS)
+	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' --python '$(TOOLCHAIN_HERE)/bin/python3' && \
+	  cat $(call extra_from,$*) > '$@'
+ifneq ($(filter-out $(KNOWN_EXTRAS),$(EXTRA)),)
+$(error EXTRA=$(EXTRA): there is no $(filter-out $(KNOWN_EXTRAS),$(EXTRA)); there are: $(KNOWN_EXTRAS))
+endif
+
 .PHONY: setup
-setup: $(HELPERS) $(TOOLS)
+setup: $(HELPERS) $(TOOLS) $(foreach each,$(EXTRA),$(call extra_ready,$(each)))
 
 # What Make is measured against, for `make bench` and nothing else.
 BENCH_VENV ?= .bench
@@ -294,14 +309,23 @@ HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 helper = --needs '$(HELPERS)' $(call code,$(CODE_$1)) --top -- '$(VENV)/bin/python' scripts/$1.py
 # Our own program in the toolchain's Python, linked into the private folder.
 inside = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --in $1.py=scripts/toolchain/$1.py -- '$(TOOLCHAIN_HERE)/run' python3 $1.py
-tool   = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
-	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $1.py
+# $(call tool_with,TOOL,EXTRA): one of tpu_mlir's, with the packages of an extra if one is named.
+tool      = $(call tool_with,$1,)
+tool_with = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call code,$(CODE_$1) $(call extra_code,$2)) \
+	--env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $(if $2,with_extra $2) $1.py
+extra_code = $(if $1,requirements/extra-$1.txt scripts/toolchain_bin/with_extra \
+	$(sort $(wildcard $(addprefix scripts/stand_ins/$1/,*.py */*.py))))
+# $(call extra,FRAMEWORK): an importer of ours, in the environment of its framework.
+extra  = --needs '$(call extra_ready,$1)' $(call code,$(CODE_import_$1)) --top -- '$(EXTRAS)/$1/run' scripts/import_$1.py
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
+CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
+CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
@@ -314,6 +338,9 @@ CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,le
 CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
+CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
+CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing)
+CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
@@ -345,13 +372,13 @@ set_user = $(firstword $(foreach each,$(MODELS),$(foreach name,DATASET $(LISTS),
 set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
 # The folder or list, and what is in it. Names with spaces fall apart into words that are no files; where
 # there are such, the stage looks at the contents each time.
-pictures = $(call files,$(call inside,$1))
-inside   = $(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
+pictures = $(call files,$(call within,$1))
+within   = $(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
 listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
 files    = $(call files_of,$(wildcard $1),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 # .npz or .npy where the samples are tensors; looked up once, for that reads folders.
-tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call inside,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
+tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call within,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
 set_flags = $(call quoted,$(call set_path,$1)) --count $(call set_number,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1))) \
 	$(if $(filter $(LISTS),$(word 2,$(subst :, ,$1))),--in-order) \
 	$(if $(call tensors,$(word 1,$(subst :, ,$1))),$(call option,$(word 1,$(subst :, ,$1)),INPUT_SHAPES,--input-shapes))
@@ -362,9 +389,14 @@ $(BUILD)/datasets/%/manifest.json: $(BUILD)/datasets/%.parameters $(CODE_normali
 	  $(call helper,normalize_dataset) $(call set_flags,$(call set_user,$*)) '{work}/$*' --progress
 
 # What a network comes as, by the stanza variable that names its file or folder: as ONNX; as what is
-# made into ONNX first; as what tpu_mlir reads by itself. A TFLite network only the BM chips take so.
+# made into ONNX first; as what tpu_mlir reads by itself. A TFLite network does so only if it is
+# quantised and the chip takes its zero points (the BM1690's emulator then disagrees): tpu_mlir gives
+# float ones no limit for ReLU6, and writes F32 for them whatever it is asked for.
 SOURCES := ONNX PT PB SAVEDMODEL PADDLE TFLITE PROTOTXT TORCHSCRIPT
-DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bmodel,$(MODEL)),TFLITE)
+DIRECT  := PROTOTXT TORCHSCRIPT $(if $(filter bm1684x bm1688 cv186x,$(CHIP)),TFLITE)
+FITS_PROTOTXT    := 1
+FITS_TORCHSCRIPT := 1
+FITS_TFLITE       = $(filter 1,$(quantised))
 FRAMEWORK_PT         := torch
 FRAMEWORK_PB         := tensorflow
 FRAMEWORK_SAVEDMODEL := tensorflow
@@ -375,7 +407,10 @@ named     = $(foreach each,$(SOURCES),$(if $(call get,$1,$(each)),$(each)))
 ordered   = $(or $(foreach each,$(named),$(if $(filter command,$(origin $1_$(each))),$(each))),$(named))
 kind      = $(firstword $(ordered))
 source    = $(call path,$1,$(call kind,$1))
-direct    = $(filter $(DIRECT),$(call kind,$1))
+direct    = $(foreach each,$(filter $(DIRECT),$(call kind,$1)),$(if $(call FITS_$(each),$1),$(each)))
+# Whether a TFLite network is quantised: 1 or 0. Only the file says; it is looked into once. What is
+# no TFLite network at all may pass for one: the check then says what is wrong.
+quantised = $(or $(quantised_$1),$(eval quantised_$1 := $(shell $(HOST_PYTHON) -S scripts/check_tflite.py --quantised $(call quoted,$(call source,$1)) 2>/dev/null || echo 1))$(quantised_$1))
 framework = $(FRAMEWORK_$(call kind,$1))
 onnx      = $(if $(filter ONNX,$(call kind,$1)),$(call source,$1),$(BUILD)/$1/$1_imported.onnx)
 
@@ -397,6 +432,23 @@ $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/down
 	  --in source=$(call quoted,$(call onnx,$m)) \
 	  $(call helper,onnx_downgrade) $(call quoted,$(call onnx,$m)) '{work}/$(@F)' $(call downgrade_flags,$m)
 
+# tflite, caffe: what tpu_mlir, or Caffe in it, stumbles over or passes over, told before.
+CHECK_TFLITE   := tflite
+CHECK_PROTOTXT := caffe
+CHECK_TORCHSCRIPT :=
+check_of    = $(foreach each,$(direct),$(CHECK_$(each)))
+check_flags = $(call option,$1,INPUT_SHAPES,--input-shapes) --variable $1
+tflite_parameters = $(call source,$1) $(check_flags) $(CODE_check_tflite)
+caffe_parameters  = $(call source,$1) $(call path,$1,CAFFEMODEL) $(check_flags) $(CODE_check_caffe)
+$(BUILD)/%/tflite: $$(call as_prerequisite,$$(call source,$$*)) $(BUILD)/%/tflite.parameters $(CODE_check_tflite) | $(BUILD)/%/checked
+	$(call stage,$*) tflite --log '$(BUILD)/$*/logs/tflite.log' --out '$@' --in source=$(call quoted,$(call source,$*)) \
+	  $(call helper,check_tflite) $(call check_flags,$*) $(call quoted,$(call source,$*)) '{work}/$(@F)'
+$(BUILD)/%/caffe: $$(call as_prerequisite,$$(call source,$$*) $$(call path,$$*,CAFFEMODEL)) $(BUILD)/%/caffe.parameters \
+		$(CODE_check_caffe) | $(BUILD)/%/checked
+	$(call stage,$*) caffe --log '$(BUILD)/$*/logs/caffe.log' --out '$@' --in prototxt=$(call quoted,$(call source,$*)) \
+	  --in caffemodel=$(call quoted,$(call path,$*,CAFFEMODEL)) $(call helper,check_caffe) $(call check_flags,$*) \
+	  $(call quoted,$(call source,$*)) $(call quoted,$(call path,$*,CAFFEMODEL)) '{work}/$(@F)'
+
 # transform: to tpu_mlir's own form, run beside the ONNX on a test picture. The weights are a file
 # that the tools look for where they are started, under the name that transform gave it.
 # What it reads, as NAME=FILE, NAME being its name in the stage's folder.
@@ -404,6 +456,11 @@ definition = $(if $(call direct,$1),$(definition_$(call kind,$1)),$1_v8.onnx=$(B
 definition_TFLITE      = $1.tflite=$(call source,$1)
 definition_PROTOTXT    = $1.prototxt=$(call source,$1) $1.caffemodel=$(call path,$1,CAFFEMODEL)
 definition_TORCHSCRIPT = $1.pt=$(call source,$1)
+# The extra that tpu_mlir's own reader of that kind imports.
+READER_TORCHSCRIPT := torch
+READER_TFLITE      := tflite
+READER_PROTOTXT    := caffe
+reader = $(if $(call direct,$1),$(READER_$(call kind,$1)))
 definition_files = $(foreach each,$(definition),$(patsubst $(firstword $(subst =, ,$(each)))=%,%,$(each)))
 definition_names = $(foreach each,$(definition),$(firstword $(subst =, ,$(each))))
 definition_flags = $(addprefix --model_def ,$(firstword $(definition_names))) $(addprefix --model_data ,$(word 2,$(definition_names)))
@@ -413,7 +470,7 @@ TRANSFORM_UNUSUAL := CHANNEL_FORMAT RESIZE_DIMS KEEP_RATIO_MODE PAD_VALUE PAD_TY
 transform_flags = $(definition_flags) $(call options,$1,$(TRANSFORM_OPTIONS)) $(call unusual,$1,$(TRANSFORM_UNUSUAL)) \
 	$(call switches,$1,KEEP_ASPECT_RATIO) $(call validating, --test_input $(call test_names,$1) \
 	--test_result $1_top_outputs.npz $(call option,$1,TRANSFORM_TOLERANCE,--tolerance) $(call unusual,$1,EXCEPTS))
-transform_parameters = $(transform_flags) $(call validating,$(test_files)) $(CODE_model_transform)
+transform_parameters = $(definition_files) $(transform_flags) $(call validating,$(test_files)) $(CODE_model_transform) $(call extra_code,$(call reader,$1))
 # What models are compared on: TEST_INPUT, files with commas between, or the set's first sample; for networks
 # of several inputs a file for each, or one .npz for all. The tools look at suffixes, OpenCV only at a
 # picture's content: hence one name for all kinds of them.
@@ -431,11 +488,12 @@ NUMBERS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
 .PRECIOUS: $(addprefix $(BUILD)/%,.mlir _top_f32_all_weight.npz _in_f32.npz)
 VALIDATED = $(call validating,$(BUILD)/%_in_f32.npz)
 $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(VALIDATED): $$(call as_prerequisite,$$(call definition_files,$$m)) \
-		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) | $(BUILD)/$$m/checked
+		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(CODE_model_transform) $$(call extra_code,$$(call reader,$$m)) \
+		| $(BUILD)/$$m/checked $$(addprefix $(BUILD)/$$m/,$$(call check_of,$$m))
 	$(call stage,$m) transform --log '$(BUILD)/$m/logs/transform.log' \
 	  $(foreach each,$(call definition,$m),--in $(call quoted,$(each))) $(call test_input,$m) --out '$(BUILD)/$*.mlir' --out '$(BUILD)/$*_top_f32_all_weight.npz' \
 	  $(foreach each,$(VALIDATED),--out $(subst %,$*,$(each))) --by-product '$(BUILD)/$*_top_outputs.npz' \
-	  $(call tool,model_transform) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
+	  $(call tool_with,model_transform,$(call reader,$m)) --model_name $m --mlir $m.mlir $(call transform_flags,$m)
 
 # calibrate: the range of every tensor over the pictures.
 CALIBRATE_OPTIONS := INPUT_NUM TUNE_NUM HISTOGRAM_BIN_NUM
@@ -445,7 +503,10 @@ calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set
 # A list where the order counts or a sample is several files; the stage writes it.
 sample_flags = $(if $(or $(filter DATA_LIST,$(samples)),$(filter-out 1,$(files_of_sample))),--data_list dataset.txt,--dataset dataset)
 tune_set = $(patsubst %,$(BUILD)/datasets/%/manifest.json,$(tune))
-calibration_set = $(BUILD)/datasets/$(call dataset,$1)/manifest.json
+calibration_set = $(if $(call get,$1,$(samples)),$(BUILD)/datasets/$(call dataset,$1)/manifest.json,without_pictures/$1)
+without_pictures/%: FORCE
+	@echo >&2 'tpumake: $*_DATASET is not set; $*_TEST_INPUT, one picture, is enough where nothing is calibrated'
+	@exit 2
 $(BUILD)/%_calib_table: $(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
 		$$(call calibration_set,$$m) $$(call tune_set,$$m) $(CODE_run_calibration)
 	$(call stage,$m) calibrate --log '$(BUILD)/$m/logs/calibrate.log' --in '$<' --in '$(word 2,$^)' \
@@ -501,6 +562,7 @@ FORM_CHANNELS := GRAYSCALE=1 RGBA_PLANAR=4
 channels = $(word $(if $(filter nhwc,$(call get,$1,CHANNEL_FORMAT)),4,2),$(subst $(comma), ,$(subst ], ,$(subst [, ,$(subst $(space),,$(call get,$1,INPUT_SHAPES))))))
 # What can't be built, and why; known before anything runs.
 impossible = $(or \
+	$(if $(already),$(if $(filter-out int8,$2),$(source) is quantised to INT8$(comma) which tpu_mlir would write under the name of $(call upper,$2); make $1_int8)), \
 	$(if $(filter int8_asym,$2),$(if $(ASYMMETRIC),,tpu_mlir $(TPU_MLIR_VERSION) takes --asymmetric and then writes the same model as without: make $1_int8)), \
 	$(if $(filter $2,$(VARIANTS_$(CHIP)) int8_asym),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))), \
 	$(if $(fused),$(or $(call impossible_form,$1,$2,$(call get,$1,CUSTOMIZATION_FORMAT)), \
@@ -515,23 +577,30 @@ impossible_form = $(or $(if $(filter %_RAW,$3),$(or \
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network, a lower one for mix;
 # here it is a variable.
 model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
-deploy_parameters = $(deploy_flags) $(filter %table,$(filter-out %_calib_table,$(calibrated))) $(SOURCE_DATE_EPOCH) $(call validating,$(test_files) $(model_tolerance)) $(CODE_model_deploy)
-calibrated = $(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable)))
+deploy_parameters = $(deploy_flags) $(filter %table,$(filter-out %_calib_table,$(calibrated))) $(SOURCE_DATE_EPOCH) $(call validating,$(test_files) $(model_tolerance)) $(CODE_model_deploy) $(referring) $(call extra_code,$(referrer))
+# A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
+already    = $(filter TFLITE,$(direct))
+calibrated = $(if $(already),,$(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))))
 tables = $(foreach each,$(calibrated),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)')
+# tpu_mlir runs a quantised network only when it is compiled; what that is compared with comes from
+# the network itself.
+referring  = $(if $(already),$(definition))
+referrer   = $(if $(already),$(reader))
 fused = $(filter 1,$(call get,$1,FUSE_PREPROCESS))
 upper = $(subst f,F,$(subst int,INT,$(subst _asym,_ASYM,$(subst bf,BF,$(subst mix,MIX,$1)))))
 $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters,$$1,$(each))))
 $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
-		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
+		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy) \
+		$$(call extra_code,$$(call referrer,$$m))
 	$(eval built_$m_$v := 1)$(if $(call doubtful,$m),$(info $m: $(call doubtful,$m)))
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(call tables,$m,$v) $(call test_input,$m) \
+	  $(call tables,$m,$v) $(foreach each,$(call referring,$m),--in $(call quoted,$(each))) $(call test_input,$m) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
 	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
-	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
+	  $(call tool_with,model_deploy,$(call referrer,$m)) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
 # Detect: one picture through the ONNX, tpu_mlir's networks and the finished models, side by side
@@ -652,7 +721,7 @@ model_of = $(lastword $(sort $(foreach each,$(MODELS),$(if $(filter $(addprefix 
 
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,$(samples)),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
-	'$(BUILD)/$1/logs/transform.key' $(if $(filter int8 int8_asym mix,$2),'$(BUILD)/$1/logs/calibrate.key') \
+	'$(BUILD)/$1/logs/transform.key' $(if $(filter %_calib_table,$(calibrated)),'$(BUILD)/$1/logs/calibrate.key') \
 	$(if $(filter mix,$2),$(if $(findstring /$(CHIP)/,$(qtable) $(call float_table,$1)),'$(BUILD)/$1/$(CHIP)/logs/qtable.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
@@ -712,13 +781,13 @@ make info FILE=x.cvimodel    the same of any model file
 make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
                              CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
-make setup                   both environments; builds do it by themselves
+make setup                   both environments; builds do it by themselves (EXTRA="$(KNOWN_EXTRAS)": those, too)
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long
 make lint                    ruff, the Makefile, shellcheck
 make bench                   how long make takes, beside DVC and Snakemake with the same stages
 make lock                    the lock files anew
-make clean, make distclean   remove what was built; the environments too
+make clean, make distclean   remove what was built; the environments too; clean-extras: only the extras
 
 Models ($(STANZAS)): $(MODELS)
 Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
@@ -738,7 +807,7 @@ help:
 # ---------------------------------------------------------------------------------------------
 # The project itself
 
-.PHONY: test test-fast test-full lint lock clean distclean
+.PHONY: test test-fast test-full lint lock clean clean-extras distclean
 # A file at a time, so that what its tests share is made once.
 PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
 
@@ -779,10 +848,16 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
 	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+	$(foreach each,$(patsubst requirements/extra-%.in,%,$(wildcard requirements/extra-*.in)),\
+	  $(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override extra-$(each).override extra-$(each).in -o extra-$(each).txt && cd .. &&) :
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 
 clean:
 	rm -rf '$(BUILD)'
 
-distclean: clean
+clean-extras:
+	rm -rf '$(EXTRAS)'
+
+distclean: clean clean-extras
 	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)'

@@ -59,6 +59,12 @@ def _ignored(name: str, **settings) -> click.Option:
     show_default=True,
     help="1: int8 tensors must be equal; 0: they may be similar.",
 )
+@click.option(
+    "--renamed",
+    default="",
+    metavar="ENDING",
+    help="What TARGET may have at the end of a name that REFERENCE has without it.",
+)
 @click.option("--verbose", "-v", count=True, help="Print all rows of the table.")
 @_ignored("--full-array", is_flag=True)
 @_ignored("--stats_int8_tensor", is_flag=True)
@@ -75,6 +81,7 @@ def command(
     top: int,
     axis: int,
     int8_exact: int,
+    renamed: str,
     verbose: int,
 ) -> None:
     """Compare the tensors that TARGET.npz and REFERENCE.npz have in common.
@@ -97,6 +104,7 @@ def command(
         frozenset(excepts.split(",")),
         int8_exact=bool(int8_exact),
         axis=axis,
+        renamed=renamed,
     )
     document = json.dumps(_document(result, target, reference), indent=1, ensure_ascii=False)
     if report:

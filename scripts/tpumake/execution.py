@@ -207,6 +207,7 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
         "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
         "TPUMAKE_PYTHON": str(Path(os.environ.get("VENV", ".venv"), "bin", "python").absolute()),
         "TPUMAKE_SCRIPTS": str(SCRIPTS),
+        "TPUMAKE_EXTRAS": str(Path(os.environ.get("EXTRAS", ".extras")).absolute()),
     }
     log.write(f"$ {' '.join(command)}\n".encode())
     log.flush()

@@ -112,18 +112,28 @@ def compare_files(
     *,
     int8_exact: bool = True,
     axis: int = -1,
+    renamed: str = "",
 ) -> Comparison:
     """Compare every tensor that both files have, but those named in ``excepts``.
 
     ``axis`` >= 0: judge each slice along the axes up to this one by itself; the tensor is as good
-    as its worst slice. Raises BadInput for files that can't be read.
+    as its worst slice. ``renamed``: a tensor of the reference that the target lacks is compared
+    with the one whose name has this at its end. Raises BadInput for files that can't be read.
     """
     with NpzFile(target) as target_file, NpzFile(reference) as reference_file:
-        common = [name for name in reference_file.names if name in set(target_file.names)]
+        there = set(target_file.names)
+        # The name in the target, by that in the reference.
+        pairs = {
+            name: found
+            for name in reference_file.names
+            for found in (name, name + renamed)
+            if found in there and not (found != name and name in there)
+        }
+        common = list(pairs)
         names = [name for name in common if name not in excepts]
 
         def one(name: str) -> TensorResult:
-            with target_file.open(name) as first, reference_file.open(name) as second:
+            with target_file.open(pairs[name]) as first, reference_file.open(name) as second:
                 return _compare(name, first, second, tolerance, int8_exact, axis)
 
         with ThreadPoolExecutor(_workers()) as pool:
@@ -131,7 +141,7 @@ def compare_files(
     return Comparison(
         tensors=tensors,
         tolerance=tolerance,
-        only_in_target=tuple(n for n in target_file.names if n not in set(reference_file.names)),
+        only_in_target=tuple(n for n in target_file.names if n not in set(pairs.values())),
         only_in_reference=tuple(n for n in reference_file.names if n not in set(common)),
         excepted=tuple(name for name in common if name in excepts),
     )

@@ -77,8 +77,16 @@ def _last_line(result: Result) -> str:
 def _transform(result: Result) -> str:
     if "--test_input" not in result.command:
         return "not compared with the float model (VALIDATE=0)"
+    if _option(result.command, "--model_def").endswith(".tflite"):
+        # What the tool then writes comes from the network itself, and deploy compares with it.
+        return "compared when it is compiled: tpu_mlir runs a quantised network no earlier"
     (check,) = _passed(result.log, 1)
     return f"{check.passed} of {check.compared} tensors agree, lowest cosine {check.cosine}"
+
+
+def _option(command: list[str], name: str) -> str:
+    """What an option of a command is, empty if it isn't there."""
+    return command[command.index(name) + 1] if name in command else ""
 
 
 def _passed(log: str, expected: int) -> list[Comparison]:
@@ -141,6 +149,12 @@ def _transform_memory(job: Job) -> int:
     return 2 * 10**8 + 60 * next(iter(job.inputs.values())).stat().st_size
 
 
+def _import_memory(job: Job) -> int:
+    # The frameworks are half a gigabyte; then there is the network in theirs, in ONNX, and running.
+    sources = [path for path in job.inputs.values() if path.is_file()]
+    return 6 * 10**8 + 10 * sum(path.stat().st_size for path in sources)
+
+
 def _downgrade_memory(job: Job) -> int:
     return 10**8 + 25 * sum(path.stat().st_size for path in job.inputs.values())
 
@@ -160,9 +174,13 @@ def _reference_outputs(folder: Path, command: list[str]) -> list[list[str]]:
     reference = command[command.index("--test_reference") + 1]
     if (folder / reference).exists():
         return []
-    network = command[command.index("--mlir") + 1]
+    # A quantised network comes along itself: tpu_mlir's form of it can't be run.
+    sources = [path.name for path in folder.glob("*.tflite")]
+    network = sources[0] if sources else command[command.index("--mlir") + 1]
     test_input = reference.replace("_top_outputs.npz", "_test.npz")
-    return [[command[0], "model_runner.py", "--input", test_input, "--model", network,
+    # Started as the stage's own command is, perhaps with an extra.
+    started = command[: command.index("model_deploy.py")]
+    return [[*started, "model_runner.py", "--input", test_input, "--model", network,
              "--output", reference, "--dump_all_tensors"]]  # fmt: skip
 
 
@@ -173,6 +191,14 @@ def _settle_tables(result: Result, epoch: int) -> None:
 
 def _settle_model(result: Result, epoch: int) -> None:
     settling.model(result.folder / result.outputs[0].name, epoch)
+
+
+def _settle_network(result: Result, epoch: int) -> None:
+    if _option(result.command, "--model_def").endswith(".tflite"):
+        settling.name_weights(*(result.folder / out.name for out in result.outputs[:2]))
+        reference = _option(result.command, "--test_result")
+        if reference:
+            settling.drop_unnamed(result.folder / reference)
 
 
 # What run_qtable says, and then writes no table.
@@ -288,9 +314,13 @@ def _operations(result: Result) -> str:
 STAGES = {
     "stanza": Stage(lambda result: ""),
     "dataset": Stage(_last_line, _picture_progress),
+    "tflite": Stage(_last_line),
+    "caffe": Stage(_last_line),
+    "import": Stage(_last_line, memory=_import_memory),
     "downgrade": Stage(_last_line, memory=_downgrade_memory),
     "transform": Stage(
         _transform,
+        settle=_settle_network,
         advice="does INPUT_SHAPES fit the network, and is every operator one that tpu_mlir knows?",
         memory=_transform_memory,
     ),
@@ -343,7 +373,8 @@ def explain(log: str, code: int, missing: list[str]) -> str:
         )
     own = list(_OWN_HELPER.finditer(log))
     if own:
-        return log[own[-1].end() :].strip()
+        # What follows is the complaint of a tool that had called it.
+        return log[own[-1].end() :].partition("\nTraceback")[0].strip()
     lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
     # The first complaint is the cause, what follows is its echo up the stack.
     for sign, cause in _KNOWN:
@@ -374,8 +405,8 @@ _KNOWN = (
 )
 # The last words of our own helpers are the cause, and may be more than one line.
 _OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_stanza|merge_qtable|letterbox_picture"
-    r"|run_onnx): ",
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_(stanza|tflite|caffe)|import_\w+"
+    r"|merge_qtable|letterbox_picture|run_onnx): ",
     re.M,
 )
 _COMPLAINT = re.compile(

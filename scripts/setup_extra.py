@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Install an extra: packages that only some networks need, for the toolchain's CPython 3.10.
+
+The folder made holds:
+
+| | |
+|---|---|
+| `run` | runs a program in it: `run scripts/import_torch.py --help` |
+| `bin/python3` | link to the toolchain's CPython 3.10 |
+| `site-packages/` | what requirements/extra-NAME.txt names |
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from tpumake import cli
+from tpumake.folders import replace_folder
+from tpumake.installer import ROOT, SetupError, announce, prune, run, uv
+
+RUN = """#!/bin/sh
+# Runs a Python program with this extra's packages, for instance: run -c 'import numpy'
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+PYTHONPATH=$here/site-packages
+# More threads than one cost time here; Make runs stages side by side instead.
+: "${OMP_NUM_THREADS=1}"
+PYTHONNOUSERSITE=1
+PYTHONHASHSEED=0
+unset PYTHONHOME
+export PYTHONPATH OMP_NUM_THREADS PYTHONNOUSERSITE PYTHONHASHSEED
+exec "$here/bin/python3" "$@"
+"""
+MB = 10**6
+
+
+class Extra(NamedTuple):
+    """One extra: megabytes of downloads and of disk, what is tried to import, what may go.
+
+    ``unused`` are patterns of files that no import and no conversion loads. ``beside_tools``: it
+    is imported by tpu_mlir's tools alone, and leaves out what they have themselves.
+    """
+
+    download: int
+    disk: int
+    modules: str
+    unused: tuple[str, ...] = ()
+    beside_tools: bool = False
+
+
+EXTRAS = {
+    "caffe": Extra(1, 1, "six", beside_tools=True),
+    "tflite": Extra(
+        20,
+        20,
+        "ai_edge_litert.interpreter",
+        # Compilers for phones and for graphics processors.
+        ("ai_edge_litert/tools", "ai_edge_litert/vendors", "ai_edge_litert/libLiteRt*.so"),
+        beside_tools=True,
+    ),
+    "paddle": Extra(
+        300,
+        900,
+        "paddle paddle2onnx onnxruntime",
+        ("paddle/include", "onnx/backend/test/data", "numpy/[!_]*/**/tests"),
+    ),
+}
+
+
+def install(name: str, target: Path, python: Path) -> None:
+    """Make an extra's folder.
+
+    :param name: of the extra; ``requirements/extra-<name>.txt`` is its lock
+    :param target: the folder; it appears complete or not at all
+    :param python: the toolchain's CPython 3.10
+    :raises SetupError: when there is no such extra, no room, or a package can't be had
+    """
+    lock = ROOT / "requirements" / f"extra-{name}.txt"
+    if name not in EXTRAS or not lock.exists():
+        raise SetupError(f"there is no extra {name}; there are: {', '.join(sorted(EXTRAS))}")
+    extra = EXTRAS[name]
+    started = time.monotonic()
+    where = os.path.relpath(target)
+    announce(name, f"{_size(extra.disk)} into {where}, {_size(extra.download)} of downloads …")
+    with replace_folder(target.resolve()) as partial:
+        _insist_on_room(partial, extra)
+        packages = partial / "site-packages"
+        uv("pip", "install", "-p", sys.executable, "--target", packages, "--python-version", "3.10",
+           "--python-platform", "x86_64-manylinux_2_35", "--no-deps", "--require-hashes",
+           "--only-binary", ":all:", "-r", lock,
+           what=f"installing extra {name}", show_progress=True)  # fmt: skip
+        prune(packages, (*extra.unused, "bin"))
+        (partial / "bin").mkdir()
+        (partial / "bin" / "python3").symlink_to(_link_text(python, target / "bin"))
+        (partial / "run").write_text(RUN)
+        (partial / "run").chmod(0o755)
+        # This also compiles, and keeps, the bytecode of what they import.
+        os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+        # Outside of the folder, whose link to the toolchain is only right in its final place.
+        modules = [f"import {module}" for module in extra.modules.split()]
+        places = [packages]
+        if extra.beside_tools:
+            places.append(python.absolute().parent.parent / "site-packages")
+        settings = os.environ | {"PYTHONPATH": ":".join(map(str, places)), "PYTHONNOUSERSITE": "1"}
+        run([python.absolute(), "-c", "\n".join(modules)], f"trying extra {name}", env=settings)
+    announce(name, f"{where} imports {extra.modules.replace(' ', ', ')}", started)
+
+
+def _size(megabytes: int) -> str:
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes} MB"
+
+
+def _insist_on_room(folder: Path, extra: Extra) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < extra.disk * MB:
+        raise SetupError(
+            f"{folder.parent}: {_size(extra.disk)} are needed, {_size(free // MB)} are free; "
+            "make room, or name another disk: make EXTRAS=…"
+        )
+
+
+def _link_text(program: Path, folder: Path) -> str:
+    """Relative if both lie in one checkout, so that it can be moved; absolute otherwise."""
+    program, folder = program.absolute(), folder.absolute()
+    if program.is_relative_to(folder.parent.parent.parent):
+        return os.path.relpath(program, folder)
+    return str(program)
+
+
+@click.command(help=__doc__.splitlines()[0])
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--python", required=True, type=click.Path(exists=True, path_type=Path),
+              help="The toolchain's CPython 3.10.")  # fmt: skip
+def main(name: str, target: Path, python: Path) -> None:
+    """Install the extra NAME into the folder TARGET."""
+    try:
+        install(name, target, python)
+    except SetupError as error:
+        raise cli.BadInput(str(error)) from None
+
+
+if __name__ == "__main__":
+    cli.run(main)
