@@ -5,12 +5,11 @@ to INT8, and Caffe's. It has what MobileNets have (Howard et al. 2017, arXiv:170
 al. 2018, arXiv:1801.04381): separable convolutions, a shortcut, one average of the whole picture, a
 classifier, softmax. Neither framework is needed to write it.
 
-Weights are random but alive, as in live_network.py: each convolution is measured on generated pictures
-while the network grows. Activations are quantised as TensorFlow Lite specifies it (INT8 with a zero
-point, weights symmetric, one scale for each output channel of a convolution; Jacob et al. 2018,
-arXiv:1712.05877), over the ranges that they have on those pictures. The bytes are the same on every
-machine, for the same reasons as there.
-"""
+Weights are random but alive, as in live_network.py: each convolution is measured on generated
+pictures while the network grows. Activations are quantised as TensorFlow Lite specifies it (INT8
+with a zero point, weights symmetric, one scale for each output channel of a convolution; Jacob et
+al. 2018, arXiv:1712.05877), over the ranges that they have on those pictures. The bytes are the
+same on every machine, for the same reasons as there."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from make_shapes import CLASSES
 from live_network import samples
+from make_shapes import CLASSES
 from tpumake.caffe import messages
 from tpumake.cli import atomic_write, run
 
