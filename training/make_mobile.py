@@ -9,7 +9,8 @@ Weights are random but alive, as in live_network.py: each convolution is measure
 pictures while the network grows. Activations are quantised as TensorFlow Lite specifies it (INT8
 with a zero point, weights symmetric, one scale for each output channel of a convolution; Jacob et
 al. 2018, arXiv:1712.05877), over the ranges that they have on those pictures. The bytes are the
-same on every machine, for the same reasons as there."""
+same on every machine, for the same reasons as there.
+"""
 
 from __future__ import annotations
 
