@@ -365,7 +365,6 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(filter mix,$2),INT8,$(call 
 	$(call flag,$1,ALIGNED_INPUT,--aligned_input)) \
 	$(call validating,--test_input $(if $(call fused,$1),$1_test.jpg,$1_test.npz) \
 	--test_reference $1_top_outputs.npz $(call option,$1,$(call upper,$2)_TOLERANCE,--tolerance))
-# For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network; ours is a variable.
 deploy_parameters = $(deploy_flags) $(SOURCE_DATE_EPOCH) $(call validating,$(test_picture) $(call get,$1,MODEL_TOLERANCE)) $(CODE_model_deploy)
 calibrated = $(if $(filter int8 mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(BUILD)/$1/$(CHIP)/$1_qtable)
@@ -381,7 +380,6 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call get,$m,MODEL_TOLERANCE) --libc-matters \
-	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
 	  $(call tool,model_deploy) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
