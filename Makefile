@@ -85,7 +85,7 @@ DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_TEST_INPUT           =
 DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
-DEFAULT_ALIGNED_INPUT        = 1
+DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,1)
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_TRANSFORM_TOLERANCE  = 0.99,0.99
@@ -145,6 +145,20 @@ ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
 endif
 
+# The toolchains that there are, and what differs between them: docs/toolchains.md.
+TOOLCHAINS := $(patsubst requirements/tpu_mlir-%.txt,%,$(wildcard requirements/tpu_mlir-*.txt))
+ifneq ($(words $(filter $(TPU_MLIR_VERSION),$(TOOLCHAINS))),$(if $(TOOLCHAINS),1,0))
+$(error TPU_MLIR_VERSION=$(TPU_MLIR_VERSION) has no lock in requirements/; these have: $(TOOLCHAINS))
+endif
+# LACKS_<version>: variants that it has no tool for.
+LACKS_1.30.2 := mix
+# ALIGNED_CRASHES_<version>: formats with which its own run of a model with ALIGNED_INPUT, which the
+# emulator's is compared with, dies. The compiled model is right.
+ALIGNED_CRASHES_1.30.2 := RGB_PACKED BGR_PACKED
+aligned_crashes = $(if $(filter 1,$(on_camera)),$(ALIGNED_CRASHES_$(TPU_MLIR_VERSION)))
+aligned_dies = $(call validating,$(and $(call fused,$1),$(filter 1,$(call get,$1,ALIGNED_INPUT)),$(filter $(aligned_crashes),$(call get,$1,CUSTOMIZATION_FORMAT))))
+LACKS := $(LACKS_$(TPU_MLIR_VERSION))
+
 # $(call get,MODEL,NAME): what the stanza says, or the default.
 get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
 # $(call path,MODEL,NAME): the same for a file or folder. The shell may have left a ~ in it. Spaces,
@@ -182,7 +196,8 @@ DEV            := $(VENV)/ready-dev
 DEV_FROM       := requirements/dev.txt
 TOOLCHAIN_HERE := $(TOOLCHAIN)/$(TPU_MLIR_VERSION)
 TOOLS          := $(TOOLCHAIN_HERE)/ready
-TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py scripts/assemble_python.py
+TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py scripts/assemble_python.py \
+	$(wildcard scripts/toolchain_stand_ins/*.py)
 # An environment holds a copy of what it was made from. It is made anew when that has changed, by
 # content and not by time, so that one in a container's image serves every checkout; or when the
 # Python that it was made with is gone.
@@ -374,6 +389,7 @@ $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters
 $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy)
+	$(if $(call aligned_dies,$m),@echo >&2 'tpumake: tpu_mlir $(TPU_MLIR_VERSION) dies of comparing a model with ALIGNED_INPUT=1 and $(call get,$m,CUSTOMIZATION_FORMAT): $m_ALIGNED_INPUT=0$(comma) or VALIDATE=0'; exit 2)
 	$(eval built_$m_$v := 1)
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(foreach each,$(call calibrated,$m,$v),--in '$(each)') $(call test_input,$m) \
@@ -390,7 +406,7 @@ $(if $(filter $1,$(MODELS)),$(error models.mk: model $1 is there twice))
 MODELS += $1
 .PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
-$(foreach each,$(VARIANTS),$(call $(if $(filter $(each),$(VARIANTS_$(CHIP))),variant,refused),$1,$(each))
+$(foreach each,$(VARIANTS),$(call $(if $(filter $(each),$(filter-out $(LACKS),$(VARIANTS_$(CHIP)))),variant,refused),$1,$(each))
 )$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
 sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT,$$(call as_prerequisite,$$(call path,$1,$$(each))))
@@ -415,7 +431,7 @@ endef
 
 define refused
 $1_$2:
-	@echo >&2 'tpumake: $(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter 1,$(on_camera)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))'
+	@echo >&2 'tpumake: $(if $(filter $(LACKS),$2),tpu_mlir $(TPU_MLIR_VERSION) has no tool for $(call upper,$2) that tpumake knows,$(CHIP) does not compute in $(call upper,$2))$(if $(filter f16,$2),$(if $(filter 1,$(on_camera)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(filter-out $(LACKS),$(VARIANTS_$(CHIP))))'
 	@exit 2
 endef
 
@@ -516,8 +532,9 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --override helpers.override helpers.in -o helpers.txt
 	$(COMPILE) --universal --python-version 3.10 dev.in -o dev.txt
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
-	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
-	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+	$(foreach each,$(basename $(notdir $(wildcard requirements/tpu_mlir-*.in))),$(COMPILE) \
+	  --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override $(each).override $(each).in -o $(each).txt$(newline))
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 
 clean:

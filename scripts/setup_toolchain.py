@@ -43,6 +43,7 @@ HOST_LIBRARIES = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 UNUSED = (
     "tpu_mlir/docs",
     "tpu_mlir/src",
+    "tpu_mlir/cross_toolchains",
     "tpu_mlir/lib/*.a",
     "onnx/backend/test/data",
     "jupyterlab_plotly",
@@ -50,6 +51,7 @@ UNUSED = (
     "bin",
     "numpy/**/tests",
     "scipy/**/tests",
+    "sklearn/**/tests",
 )
 TOOLS = ("model_transform.py", "run_calibration.py", "model_deploy.py", "model_runner.py")
 # Some versions do this in run_calibration.

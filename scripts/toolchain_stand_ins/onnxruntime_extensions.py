@@ -1,8 +1,8 @@
-"""Stands in for onnxruntime_extensions, which newer versions of tpu_mlir import for their own operators.
+"""Stands in for onnxruntime_extensions, which newer versions of tpu_mlir import.
 
-Those (`tpu_mlir::Correlation` and the like) are registered with it when the converter is imported, and
-run by it in networks that have them. The real one imports transformers for that, and slows protobuf
-down. Without it such a network ends with an error that says so.
+They run their own operators (`tpu_mlir::Correlation` and the like) with it, in networks that have
+them, and register those whenever the converter is imported. The real one imports transformers for
+that, and slows protobuf down. A network with such an operator ends with an error that says so.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,11 @@ class PyOrtFunction:
 
     @staticmethod
     def from_model(*_: object) -> None:
+        """Refuse it.
+
+        :raises ModuleNotFoundError: always
+        """
         raise ModuleNotFoundError(
-            "the network has an operator that onnxruntime does not know, and onnxruntime_extensions, "
-            "which tpu_mlir would run its own ones with, is not installed"
+            "the network has an operator that onnxruntime does not know, "
+            "and onnxruntime_extensions is not installed"
         )
