@@ -151,9 +151,11 @@ ifneq ($(words $(filter $(TPU_MLIR_VERSION),$(TOOLCHAINS))),$(if $(TOOLCHAINS),1
 $(error TPU_MLIR_VERSION=$(TPU_MLIR_VERSION) has no lock in requirements/; these have: $(TOOLCHAINS))
 endif
 # LACKS_<version>: variants that it has no tool for.
+LACKS_1.7    :=
 LACKS_1.30.2 := mix
 # ALIGNED_CRASHES_<version>: formats with which its own run of a model with ALIGNED_INPUT, which the
 # emulator's is compared with, dies. The compiled model is right.
+ALIGNED_CRASHES_1.7    :=
 ALIGNED_CRASHES_1.30.2 := RGB_PACKED BGR_PACKED
 aligned_crashes = $(if $(filter 1,$(on_camera)),$(ALIGNED_CRASHES_$(TPU_MLIR_VERSION)))
 aligned_dies = $(call validating,$(and $(call fused,$1),$(filter 1,$(call get,$1,ALIGNED_INPUT)),$(filter $(aligned_crashes),$(call get,$1,CUSTOMIZATION_FORMAT))))
