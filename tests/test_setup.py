@@ -33,10 +33,11 @@ def test_every_requirement_is_pinned_by_hash_and_no_index_is_named(lock: Path) -
     assert "index-url" not in text
 
 
-def test_the_toolchain_lock_has_tpu_mlir_and_no_framework() -> None:
-    names = set(
-        re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements/tpu_mlir-1.7.txt").read_text(), re.M)
-    )
+@pytest.mark.parametrize("version", ["1.7", "1.30.2"])
+def test_the_toolchain_lock_has_tpu_mlir_and_no_framework(version: str) -> None:
+    lock = (ROOT / f"requirements/tpu_mlir-{version}.txt").read_text()
+    assert f"tpu-mlir=={version} " in lock
+    names = set(re.findall(r"^([a-z0-9-]+)==", lock, re.M))
     assert {"tpu-mlir", "onnx", "onnxruntime", "numpy"} <= names
     assert not names & {"torch", "tensorflow-cpu", "paddlepaddle", "transformers", "pandas"}
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,9 +87,8 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         last = Record.load(job.record)
         # Estimates are made from little; what it took last time is known.
         need = max(rules.memory(job), last.peak if last else 0)
-        turn = locked(job.alone, lambda: display.tick("waits for its turn")) if job.alone else None
         room = room_for(need, job.work, lambda: display.tick("waits for memory"))
-        with turn or nullcontext(), room:
+        with room:
             code, peak = _run_all([*before, command], job, folder, display)
         text = job.log.read_text(errors="replace")
         result = stages.Result(text, folder, job.outputs, command)

@@ -24,7 +24,7 @@ class Job(NamedTuple):
     quickly made again: the cache leaves them out. ``needs`` are targets that Make has to make
     before the command can be started. ``keep_times`` says that the outputs, where they are what
     they should be, are not older than any input. ``libc_matters`` says that the bytes depend on
-    the host's C library. ``alone`` is a lock: of all jobs that name it, one runs at a time.
+    the host's C library.
     """
 
     stage: str
@@ -44,7 +44,6 @@ class Job(NamedTuple):
     same_addresses: bool = False
     keep_times: bool = False
     libc_matters: bool = False
-    alone: Path | None = None
 
     @property
     def record(self) -> Path:

@@ -157,7 +157,6 @@ def parser() -> argparse.ArgumentParser:
         "private folder")  # fmt: skip
     add("--same-addresses", action="store_true", help="switch address randomisation off")
     add("--libc-matters", action="store_true", help="the host's C library is part of the key")
-    add("--alone", type=Path, metavar="LOCK", help="of all stages that name it, one runs at a time")
     add("--keep-times", action="store_true", help="results that are what they should be are not "
         "older than anything")  # fmt: skip
     add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
@@ -211,7 +210,6 @@ def main() -> int:
         same_addresses=chosen.same_addresses,
         keep_times=chosen.keep_times,
         libc_matters=chosen.libc_matters,
-        alone=chosen.alone,
     )
     display = Display(job.model, chosen.label or job.stage, chosen.verbose)
     try:

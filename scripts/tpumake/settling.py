@@ -16,12 +16,12 @@ __all__ = ["drop_unnamed", "empty_quantize_table", "model", "name_weights", "tab
 
 
 def table(path: Path, epoch: int) -> None:
-    """The first line of tables is the time at which they were made; write another one.
+    """One of the first lines of tables is the time at which they were made; write another one.
 
     :param epoch: seconds since 1970, shown in UTC
     """
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(epoch))
-    text = re.sub(r"\A(# \w+ time: ).*", rf"\g<1>{when}", path.read_text())
+    text = re.sub(r"^(# gene\w+ time: ).*", rf"\g<1>{when}", path.read_text(), count=1, flags=re.M)
     path.write_text(text)
 
 
