@@ -73,7 +73,7 @@ tool=$1
 shift
 TPUC_ROOT=$wheel
 case "$tool $*" in
-    model_deploy.py*.bmodel* | model_runner.py*.bmodel*)
+    *.py*.bmodel*)
         # To run a bmodel they link the emulator of its chip into TPUC_ROOT/lib. So they get one of
         # links in the current folder, where they write everything else: other chips may run at the
         # same time, and the wheel may be read-only. They don't quote the path, hence the name that
