@@ -204,7 +204,7 @@ $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) 
 # Extras: packages for the toolchain's Python that only some networks need.
 KNOWN_EXTRAS := $(patsubst requirements/extra-%.txt,%,$(wildcard requirements/extra-*.txt))
 extra_ready = $(EXTRAS)/$1/ready
-extra_from  = requirements/extra-$1.txt scripts/setup_extra.py
+extra_from  = requirements/extra-$1.txt scripts/setup_extra.py scripts/tpumake/elf_stand_in.py
 $(EXTRAS)/%/ready: $$(call outdated,$$(call extra_ready,$$*),$$(call extra_from,$$*),$(EXTRAS)/$$*/bin/python3) | $(HELPERS) $(TOOLS)
 	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' --python '$(TOOLCHAIN_HERE)/bin/python3' && \
 	  cat $(call extra_from,$*) > '$@'
