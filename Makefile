@@ -57,9 +57,12 @@ TOOLCHAIN ?= .toolchain
 # `make setup` is to install. A build installs what it needs.
 EXTRAS ?= .extras
 EXTRA ?=
+# TORCH_PYTHON: your own Python that has torch, onnx and onnxruntime (and ultralytics), to load
+# PyTorch's networks with instead of the extra.
+TORCH_PYTHON ?=
 
 KNOBS := CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
-	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA
+	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # What a stanza may assign, with its default. The names are those of tpu_mlir's flags.
 DEFAULT_ONNX                 =
@@ -71,6 +74,7 @@ DEFAULT_PADDLE               =
 DEFAULT_TFLITE               =
 DEFAULT_PROTOTXT             =
 DEFAULT_CAFFEMODEL           =
+DEFAULT_ALLOW_PICKLE         = 0
 DEFAULT_INPUT_SHAPES         =
 DEFAULT_OUTPUTS              = auto
 DEFAULT_MEAN                 = 0,0,0
@@ -242,7 +246,9 @@ tool_with = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call 
 	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $(if $2,with_extra $2) $1.py
 extra_code = $(if $1,requirements/extra-$1.txt scripts/toolchain_bin/with_extra)
 # $(call extra,FRAMEWORK): an importer of ours, in the environment of its framework.
-extra  = --needs '$(call extra_ready,$1)' $(call code,$(CODE_import_$1)) --top -- '$(EXTRAS)/$1/run' scripts/import_$1.py
+extra     = $(if $(call extra_own,$1),--env PYTHON='$(call extra_own,$1)',--needs '$(call extra_ready,$1)') \
+	$(call code,$(CODE_import_$1)) --top -- '$(or $(call extra_own,$1),$(EXTRAS)/$1/run)' scripts/import_$1.py
+extra_own = $(if $(filter torch,$1),$(TORCH_PYTHON))
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
@@ -310,9 +316,11 @@ framework = $(FRAMEWORK_$(call kind,$1))
 onnx      = $(if $(filter ONNX,$(call kind,$1)),$(call source,$1),$(BUILD)/$1/$1_imported.onnx)
 
 # import: a network of another framework, as ONNX. Each framework is an environment of its own.
-import_flags = $(call option,$1,INPUT_SHAPES,--input-shapes)
-import_parameters = $(call source,$1) $(import_flags) $(CODE_import_$(call framework,$1))
-$(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $(BUILD)/$$m/import.parameters \
+import_flags = $(call option,$1,INPUT_SHAPES,--input-shapes) $(if $(filter PT,$(call kind,$1)),$(call flag,$1,ALLOW_PICKLE,--allow-pickle))
+import_parameters = $(call source,$1) $(import_flags) $(CODE_import_$(call framework,$1)) $(call extra_own,$(call framework,$1))
+# SavedModels and Paddle's networks are folders.
+in_folder = $(if $(filter SAVEDMODEL PADDLE,$(call kind,$1)),$(call pictures,$(call source,$1)))
+$(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call in_folder,$$m) $(BUILD)/$$m/import.parameters \
 		$$(CODE_import_$$(call framework,$$m)) | $(BUILD)/$$m/checked
 	$(call stage,$m) import --log '$(BUILD)/$m/logs/import.log' --out '$@' \
 	  --in source=$(call quoted,$(call source,$m)) \

@@ -104,14 +104,15 @@ def _saved_model(source: Path) -> tuple[Path, tf.compat.v1.GraphDef, list[Input]
     if not (source / "saved_model.pb").is_file():
         raise BadInput(f"{source}: no SavedModel: there is no saved_model.pb in it")
     try:
-        signatures = tf.saved_model.load(str(source)).signatures
-        names = sorted(signatures)
+        # Held: its weights go with it.
+        loaded = tf.saved_model.load(str(source))
+        names = sorted(loaded.signatures)
     except Exception as error:
         raise BadInput(f"{source}: a SavedModel that can't be loaded: {_first(error)}") from None
     if not names:
         raise BadInput(f"{source}: has no signature to run; save it with signatures=…")
     name = "serving_default" if "serving_default" in names else names[0]
-    frozen = convert_variables_to_constants_v2(signatures[name])
+    frozen = convert_variables_to_constants_v2(loaded.signatures[name])
     inputs = [_input(one) for one in frozen.inputs if one.dtype != tf.resource]
     outputs = [one.name for one in frozen.outputs]
     return source, frozen.graph.as_graph_def(), inputs, outputs
@@ -172,16 +173,23 @@ def _from_tflite(source: Path, wanted: list[list[int]]) -> Imported:
                   one["dtype"])
             for one in network.get_input_details()
         ]  # fmt: skip
+        for one in (*network.get_input_details(), *network.get_output_details()):
+            if one["quantization"][0]:
+                kind = np.dtype(one["dtype"]).name
+                raise BadInput(
+                    f'{source}: "{one["name"]}" is {kind}; convert the network with inputs and '
+                    "outputs of float32 (inference_input_type, inference_output_type)"
+                )
         shaped = fix_shapes([(one.name, one.as_onnx) for one in inputs], wanted)
         examples = [example(shape) for shape in shaped]
         for detail, one, value in zip(network.get_input_details(), inputs, examples, strict=True):
             network.resize_tensor_input(detail["index"], _own_order(one, value).shape)
         network.allocate_tensors()
         for detail, one, value in zip(network.get_input_details(), inputs, examples, strict=True):
-            network.set_tensor(detail["index"], _quantised(_own_order(one, value), detail))
+            network.set_tensor(detail["index"], _own_order(one, value))
         network.invoke()
         details = network.get_output_details()
-        results = [_dequantised(network.get_tensor(one["index"]), one) for one in details]
+        results = [network.get_tensor(one["index"]) for one in details]
     except ValueError as error:
         raise BadInput(
             f"{source}: no TensorFlow Lite network, or not whole: {_first(error)}"
@@ -208,21 +216,6 @@ def _tflite_as_onnx(source: Path, inputs: list[Input]) -> onnx.ModelProto:
         inputs_as_nchw=[one.name for one in inputs if one.channels_last],
     )
     return model
-
-
-def _quantised(value: np.ndarray, detail: dict) -> np.ndarray:
-    """A float input in the form that the network takes it."""
-    if np.issubdtype(detail["dtype"], np.floating):
-        return value.astype(detail["dtype"])
-    scale, zero = detail["quantization"]
-    limits = np.iinfo(detail["dtype"])
-    steps = np.round(value / scale) + zero if scale else value
-    return np.clip(steps, limits.min, limits.max).astype(detail["dtype"])
-
-
-def _dequantised(value: np.ndarray, detail: dict) -> np.ndarray:
-    scale, zero = detail["quantization"]
-    return ((value.astype(np.float32) - zero) * scale).astype(np.float32) if scale else value
 
 
 def _first(error: BaseException) -> str:

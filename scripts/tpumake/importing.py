@@ -46,8 +46,8 @@ class Imported(NamedTuple):
     """A network as ONNX, what it was run on, and what its own framework made of that.
 
     ``inputs`` and ``outputs`` are float or integer arrays, in the order of the network's.
-    ``framework`` is its name and version, for people. ``tolerance`` is how far ONNX's outputs may be
-    from ``outputs``, as a share of a tensor's largest value.
+    ``framework`` is its name and version, for people. ``tolerance`` is how far ONNX's outputs may
+    be from ``outputs``, as a share of a tensor's largest value.
     """
 
     model: onnx.ModelProto
@@ -95,7 +95,7 @@ def importer(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     print(
         f"opset {opset(model)}, {len(model.graph.node)} nodes, same outputs as "
-        f"{imported.framework} (largest difference {difference:.0e})"
+        f"{imported.framework} (largest difference {difference:.0g})"
     )
     return 0
 
@@ -217,9 +217,13 @@ def compare(imported: Imported) -> float:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    session = onnxruntime.InferenceSession(
-        imported.model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-    )
+    try:
+        session = onnxruntime.InferenceSession(
+            imported.model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"it can't be said in ONNX: {reason}") from None
     names = [one.name for one in session.get_inputs()]
     found = session.run(None, dict(zip(names, imported.inputs, strict=True)))
     if not found or len(found) != len(imported.outputs):
