@@ -521,10 +521,11 @@ PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
 test-fast: $(DEV)
 	@$(PYTEST) -m 'not slow and not toolchain and not full'
 
-test: $(DEV) $(TOOLS)
+ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
+test: $(DEV) $(TOOLS) $(ALL_EXTRAS)
 	@$(PYTEST) -m 'not full'
 
-test-full: $(DEV) $(TOOLS)
+test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS)
 	@$(PYTEST)
 
 lint: $(DEV)

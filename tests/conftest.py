@@ -72,7 +72,7 @@ PROJECT = ("Makefile", "models.mk", "scripts", "schemas", "requirements", "model
 
 
 def copy_project(target: Path) -> Checkout:
-    """Copy what a build reads, and link to the environments."""
+    """Copy what a build reads, and link to the environments; the extras may not be there yet."""
     target.mkdir(parents=True)
     for name in PROJECT:
         source = ROOT / name
@@ -80,7 +80,7 @@ def copy_project(target: Path) -> Checkout:
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target / name)
-    for variable, name in (("VENV", ".venv"), ("TOOLCHAIN", ".toolchain")):
+    for variable, name in (("VENV", ".venv"), ("TOOLCHAIN", ".toolchain"), ("EXTRAS", ".extras")):
         (target / name).symlink_to(Path(os.environ.get(variable, ROOT / name)).absolute())
     return Checkout(target)
 
