@@ -165,6 +165,7 @@ def _own_order(one: Input, value: np.ndarray) -> np.ndarray:
 
 
 def _from_tflite(source: Path, wanted: list[list[int]]) -> Imported:
+    _insist_on_whole(source)
     try:
         network = tf.lite.Interpreter(str(source), num_threads=1)
         inputs = [
@@ -202,6 +203,23 @@ def _from_tflite(source: Path, wanted: list[list[int]]) -> Imported:
     return Imported(
         model, examples, results, f"tensorflow {tf.__version__}", STEPS if quantised else None
     )
+
+
+def _insist_on_whole(source: Path) -> None:
+    """Read every part of the file: the interpreter believes its offsets, and dies of wrong ones."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    try:
+        network = schema.ModelT.InitFromPackedBuf(bytearray(source.read_bytes()), 0)
+        graph = network.subgraphs[0]
+        used = [index for one in graph.operators for index in (*one.inputs, *one.outputs)]
+        whole = all(index < len(graph.tensors) for index in used) and all(
+            one.buffer < len(network.buffers) for one in graph.tensors
+        )
+    except Exception:
+        whole = False
+    if not whole:
+        raise BadInput(f"{source}: no TensorFlow Lite network, or not whole")
 
 
 def _tflite_as_onnx(source: Path, inputs: list[Input]) -> onnx.ModelProto:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from tpumake.errors import BadInput, run_guarded
 
+# Layers, and what Ultralytics' loader knows how to take safely.
+KNOWN = ("torch.nn.modules.", "ultralytics.", "numpy.", "pathlib.", "builtins.getattr")
 # The network of these is one that its own project exports.
 YOLOV5 = ("models.yolo", "models.common", "models.experimental")
 
@@ -51,29 +53,49 @@ def _checkpoint(source: Path, allow_pickle: bool) -> object:
         tasks = None
     if allow_pickle:
         return _unpickled(source, tasks)
-    strangers = _strangers(source)
-    safe = tasks and "safe_only" in inspect.signature(tasks.torch_safe_load).parameters
+    named = _named_in(source)
+    strangers = [name for name in named if not name.startswith(KNOWN)]
     try:
-        if not safe:
-            return torch.load(source, map_location="cpu", weights_only=True)
+        if not any(name.startswith("ultralytics.") for name in named):
+            with torch.serialization.safe_globals(_layers(named)):
+                return torch.load(source, map_location="cpu", weights_only=True)
+        if not tasks or "safe_only" not in inspect.signature(tasks.torch_safe_load).parameters:
+            raise BadInput(
+                f"{source}: needs an ultralytics that loads safely, as 8.4.190 does; this Python "
+                "has none"
+            )
         # A link with the suffix that it wants.
         with tempfile.TemporaryDirectory(prefix="tpumake-") as folder:
             link = Path(folder) / "network.pt"
             link.symlink_to(source.absolute())
             return tasks.torch_safe_load(str(link), safe_only=True)[0]
+    except BadInput:
+        raise
     except Exception as error:
         cause = error.__cause__ or error
         raise BadInput(_refusal(source, strangers, str(cause))) from None
 
 
-def _strangers(source: Path) -> list[str]:
-    """What a checkpoint names that is neither data nor a layer of PyTorch's or Ultralytics'."""
+def _named_in(source: Path) -> list[str]:
+    """The classes and functions that a checkpoint names, but for those that are only data."""
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        raise BadInput(f"torch {torch.__version__} can't load checkpoints safely, 2.6 or newer can")
     try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(source)
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(source))
     except Exception as error:
         raise BadInput(f"{source}: a checkpoint that can't be read: {_first(error)}") from None
-    known = ("torch.nn.modules.", "ultralytics.", "numpy.", "pathlib.", "builtins.getattr")
-    return sorted(name for name in named if not name.startswith(known))
+
+
+def _layers(named: list[str]) -> list[type]:
+    """Those of them that are layers of PyTorch's own: making one runs nothing but its own code."""
+    found = []
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        if module.startswith("torch.nn.modules."):
+            layer = getattr(sys.modules.get(module), attribute, None)
+            if isinstance(layer, type) and issubclass(layer, torch.nn.Module):
+                found.append(layer)
+    return found
 
 
 def _refusal(source: Path, strangers: list[str], cause: str) -> str:
