@@ -62,16 +62,19 @@ TOOLCHAIN ?= .toolchain
 # `make setup` is to install. A build installs what it needs.
 EXTRAS ?= .extras
 EXTRA ?=
+# TORCH_PYTHON: your own Python that has torch, onnx and onnxruntime (and ultralytics), to load
+# PyTorch's networks with instead of the extra.
+TORCH_PYTHON ?=
 
 KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
-	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA
+	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
 # docs/variables.md tells what each means, and which flags have no variable and why.
 STANZA_PARTS := network input dataset calibrate qtable deploy compare
 
-STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL INPUT_SHAPES \
-	INPUT_TYPES OUTPUTS ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
+STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
+	INPUT_SHAPES INPUT_TYPES OUTPUTS ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
 DEFAULT_ONNX                 =
 DEFAULT_PT                   =
 DEFAULT_TORCHSCRIPT          =
@@ -82,6 +85,7 @@ DEFAULT_TFLITE               =
 DEFAULT_PROTOTXT             =
 DEFAULT_CAFFEMODEL           =
 DEFAULT_URL                  =
+DEFAULT_ALLOW_PICKLE         = 0
 DEFAULT_INPUT_SHAPES         =
 DEFAULT_INPUT_TYPES          =
 DEFAULT_OUTPUTS              = auto
@@ -195,10 +199,10 @@ endef
 
 # What each chip computes in; a mixed model only where the search for its float layers knows the chip.
 # For a cv18x, tpu_mlir takes F16 and silently writes BF16. Version 1.7 takes --asymmetric and writes the
-# same as without; ASYMMETRIC_<version> is 1 where a toolchain honours it.
+# same as without; ASYMMETRIC_<version>: the chips whose asymmetric models agree with their emulator.
 ASYMMETRIC_1.7    :=
-ASYMMETRIC_1.30.2 :=
-ASYMMETRIC     := $(if $(filter 1,$(ASYMMETRIC_$(TPU_MLIR_VERSION))),int8_asym)
+ASYMMETRIC_1.30.2 := bm1684x
+ASYMMETRIC := $(if $(filter $(CHIP),$(ASYMMETRIC_$(TPU_MLIR_VERSION))),int8_asym)
 CV18X := cv180x cv181x cv182x cv183x
 $(foreach each,$(CV18X),$(eval VARIANTS_$(each) := int8 mix bf16))
 VARIANTS_bm1684x := int8 mix bf16 f16 f32
@@ -294,7 +298,7 @@ $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) 
 # Extras: packages for the toolchain's Python that only some networks need.
 KNOWN_EXTRAS := $(patsubst requirements/extra-%.txt,%,$(wildcard requirements/extra-*.txt))
 extra_ready = $(EXTRAS)/$1/ready
-extra_from  = requirements/extra-$1.txt scripts/setup_extra.py
+extra_from  = requirements/extra-$1.txt scripts/setup_extra.py scripts/tpumake/elf_stand_in.py
 $(EXTRAS)/%/ready: $$(call outdated,$$(call extra_ready,$$*),$$(call extra_from,$$*),$(EXTRAS)/$$*/bin/python3) | $(HELPERS) $(TOOLS)
 	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' --python '$(TOOLCHAIN_HERE)/bin/python3' && \
 	  cat $(call extra_from,$*) > '$@'
@@ -335,7 +339,9 @@ tool_with = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call 
 extra_code = $(if $1,requirements/extra-$1.txt scripts/toolchain_bin/with_extra \
 	$(sort $(wildcard $(addprefix scripts/stand_ins/$1/,*.py */*.py))))
 # $(call extra,FRAMEWORK): an importer of ours, in the environment of its framework.
-extra  = --needs '$(call extra_ready,$1)' $(call code,$(CODE_import_$1)) --top -- '$(EXTRAS)/$1/run' scripts/import_$1.py
+extra     = $(if $(call extra_own,$1),--env PYTHON='$(call extra_own,$1)',--needs '$(call extra_ready,$1)') \
+	$(call code,$(CODE_import_$1)) --top -- '$(or $(call extra_own,$1),$(EXTRAS)/$1/run)' scripts/import_$1.py
+extra_own = $(if $(filter torch,$1),$(TORCH_PYTHON))
 # What does a stage's work is part of its key, by content, and a prerequisite.
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
@@ -433,9 +439,11 @@ framework = $(FRAMEWORK_$(call kind,$1))
 onnx      = $(if $(filter ONNX,$(call kind,$1)),$(call source,$1),$(BUILD)/$1/$1_imported.onnx)
 
 # import: a network of another framework, as ONNX. Each framework is an environment of its own.
-import_flags = $(call option,$1,INPUT_SHAPES,--input-shapes)
-import_parameters = $(call source,$1) $(import_flags) $(CODE_import_$(call framework,$1))
-$(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $(BUILD)/$$m/import.parameters \
+import_flags = $(call option,$1,INPUT_SHAPES,--input-shapes) $(if $(filter PT,$(call kind,$1)),$(call flag,$1,ALLOW_PICKLE,--allow-pickle))
+import_parameters = $(call source,$1) $(import_flags) $(CODE_import_$(call framework,$1)) $(call extra_own,$(call framework,$1))
+# SavedModels and Paddle's networks are folders.
+in_folder = $(if $(filter SAVEDMODEL PADDLE,$(call kind,$1)),$(call pictures,$(call source,$1)))
+$(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call in_folder,$$m) $(BUILD)/$$m/import.parameters \
 		$$(CODE_import_$$(call framework,$$m)) | $(BUILD)/$$m/checked
 	$(call stage,$m) import --log '$(BUILD)/$m/logs/import.log' --out '$@' \
 	  --in source=$(call quoted,$(call source,$m)) \
@@ -581,7 +589,7 @@ channels = $(word $(if $(filter nhwc,$(call get,$1,CHANNEL_FORMAT)),4,2),$(subst
 # What can't be built, and why; known before anything runs.
 impossible = $(or \
 	$(if $(already),$(if $(filter-out int8,$2),$(source) is quantised to INT8$(comma) which tpu_mlir would write under the name of $(call upper,$2); make $1_int8)), \
-	$(if $(filter int8_asym,$2),$(if $(ASYMMETRIC),,tpu_mlir $(TPU_MLIR_VERSION) takes --asymmetric and then writes the same model as without: make $1_int8)), \
+	$(if $(filter int8_asym,$2),$(if $(ASYMMETRIC),,tpu_mlir $(TPU_MLIR_VERSION) $(if $(ASYMMETRIC_$(TPU_MLIR_VERSION)),makes no asymmetric model for $(CHIP) that computes what it should,takes --asymmetric and then writes the same model as without): make $1_int8)), \
 	$(if $(filter $2,$(LACKS)),tpu_mlir $(TPU_MLIR_VERSION) has no tool for $(call upper,$2) that tpumake knows; make $(addprefix $1_,$(filter-out $(LACKS),$(VARIANTS_$(CHIP))))), \
 	$(if $(filter $2,$(VARIANTS_$(CHIP)) int8_asym),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))), \
 	$(if $(fused),$(or $(call impossible_form,$1,$2,$(call get,$1,CUSTOMIZATION_FORMAT)), \
@@ -832,10 +840,11 @@ PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
 test-fast: $(DEV)
 	@$(PYTEST) -m 'not slow and not toolchain and not full'
 
-test: $(DEV) $(TOOLS)
+ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
+test: $(DEV) $(TOOLS) $(ALL_EXTRAS)
 	@$(PYTEST) -m 'not full'
 
-test-full: $(DEV) $(TOOLS)
+test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS)
 	@$(PYTEST)
 
 lint: $(DEV)

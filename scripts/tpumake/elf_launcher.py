@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["launcher", "with_plain_stack"]
+__all__ = ["Strings", "align", "elf_header", "launcher", "program_header", "with_plain_stack"]
 
 PAGE = 0x1000
 INTERPRETER = b"/lib64/ld-linux-x86-64.so.2\0"
@@ -33,20 +33,20 @@ def launcher(library: str, main: str, rpath: str) -> bytes:
     :param main: exported function ``int (int argc, char **argv)``
     :param rpath: folders to look for libraries in, colon separated; ``$ORIGIN`` is the program's
     """
-    strings = _Strings()
+    strings = Strings()
     needed = [strings.add(library), strings.add("libc.so.6")]
     symbols = [strings.add(main), strings.add("__libc_start_main")]
     rpath_offset = strings.add(rpath)
 
     # First page group, read and execute: headers, tables, code.
     interp_at = 64 + 56 * 6
-    strtab_at = _align(interp_at + len(INTERPRETER))
-    symtab_at = _align(strtab_at + len(strings.data))
+    strtab_at = align(interp_at + len(INTERPRETER))
+    symtab_at = align(strtab_at + len(strings.data))
     # An all-zero symbol comes first by rule; ours are global (1), untyped, undefined here.
     symtab = bytes(24) + b"".join(struct.pack("<IBBHQQ", s, 1 << 4, 0, 0, 0, 0) for s in symbols)
     rela_at = symtab_at + len(symtab)
     rela_size = 24 * len(symbols)
-    code_at = _align(rela_at + rela_size, 16)
+    code_at = align(rela_at + rela_size, 16)
 
     # Second page group, read and write: the dynamic section and the two addresses to fill in.
     dynamic_at = PAGE
@@ -83,8 +83,8 @@ def launcher(library: str, main: str, rpath: str) -> bytes:
     ]
     image = bytearray(data_end)
     for offset, part in [
-        (0, _elf_header(code_at, len(segments))),
-        (64, b"".join(_program_header(*segment) for segment in segments)),
+        (0, elf_header(code_at, len(segments))),
+        (64, b"".join(program_header(*segment) for segment in segments)),
         (interp_at, INTERPRETER),
         (strtab_at, bytes(strings.data)),
         (symtab_at, symtab),
@@ -130,7 +130,8 @@ def _start_code(at: int, main_slot: int, start_slot: int) -> bytes:
     return bytes(code) + b"\xf4"  # hlt: __libc_start_main does not return
 
 
-def _elf_header(entry: int, segments: int) -> bytes:
+def elf_header(entry: int, segments: int) -> bytes:
+    """The file's first 64 bytes; the program headers follow."""
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)  # 64-bit, little endian, version 1
     shared_object, x86_64 = 3, 62
     return ident + struct.pack(
@@ -138,21 +139,24 @@ def _elf_header(entry: int, segments: int) -> bytes:
     )
 
 
-def _program_header(kind: int, flags: int, offset: int, size: int, align: int) -> bytes:
+def program_header(kind: int, flags: int, offset: int, size: int, align: int) -> bytes:
+    """One segment, whose place in the file is its place in memory."""
     return struct.pack("<IIQQQQQQ", kind, flags, offset, offset, offset, size, size, align)
 
 
-def _align(value: int, to: int = 8) -> int:
+def align(value: int, to: int = 8) -> int:
+    """The next multiple of ``to``."""
     return -(-value // to) * to
 
 
-class _Strings:
+class Strings:
     """An ELF string table under construction."""
 
     def __init__(self) -> None:
         self.data = bytearray(b"\0")
 
     def add(self, text: str) -> int:
+        """Append a text and give its place."""
         offset = len(self.data)
         self.data += text.encode() + b"\0"
         return offset
