@@ -47,7 +47,8 @@ OTHERS = {
 ALL = TRANSFORM | CALIBRATE | QTABLE | DEPLOY | COMPARE | dict.fromkeys(SWITCHES, "1") | OTHERS
 # A stanza names one network; the other kinds are the import's own matter.
 KINDS = {
-    "ONNX", "PT", "ALLOW_PICKLE", "TORCHSCRIPT", "PB", "SAVEDMODEL", "PADDLE", "TFLITE", "PROTOTXT", "CAFFEMODEL",
+    "ONNX", "PT", "ALLOW_PICKLE", "TORCHSCRIPT", "PB", "SAVEDMODEL", "PADDLE", "TFLITE",
+    "PROTOTXT", "CAFFEMODEL",
 }  # fmt: skip
 
 
