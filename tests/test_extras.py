@@ -20,11 +20,11 @@ from tpumake.installer import SetupError
 def test_an_extra_that_there_is_not_is_named_with_those_there_are(checkout: Checkout) -> None:
     done = checkout.make("setup", "EXTRA=torch padle", check=False)
     assert done.returncode == 2
-    assert "there is no padle; there are: paddle" in done.stderr
+    assert "there is no padle; there are: caffe paddle" in done.stderr
 
 
 def test_help_names_the_extras(checkout: Checkout) -> None:
-    assert 'EXTRA="paddle tensorflow torch"' in checkout.make("help").stdout
+    assert 'EXTRA="caffe paddle tensorflow tflite torch"' in checkout.make("help").stdout
 
 
 def test_every_extra_has_a_lock_and_every_lock_an_extra() -> None:
@@ -51,7 +51,7 @@ def run_setup(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_set_up_of_an_unknown_extra_is_one_line(tmp_path: Path) -> None:
-    assert "there is no extra jax; there are: paddle" in refused(run_setup("jax", tmp_path / "jax"))
+    assert "there is no extra jax; there are: " in refused(run_setup("jax", tmp_path / "jax"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,13 +87,14 @@ def test_a_tool_finds_an_extras_packages_behind_its_own(tmp_path: Path) -> None:
     tools.mkdir(parents=True)
     (tools / "tool.py").write_text("import sys, os; print(os.environ['PYTHONPATH'], sys.argv[1:])")
     environment = os.environ | {
-        "TPUC_ROOT": str(tmp_path), "TPUMAKE_EXTRAS": "/extras", "PYTHONPATH": "/own",
+        "TPUC_ROOT": str(tmp_path), "TPUMAKE_EXTRAS": "/extras", "PYTHONPATH": "/own:/toolchain/stand-ins", "TPUMAKE_SCRIPTS": "/scripts",
     }  # fmt: skip
     said = subprocess.run(
         [ROOT / "scripts/toolchain_bin/with_extra", "torch", "tool.py", "a b"],
         env=environment, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert said == "/own:/extras/torch/site-packages ['a b']\n"
+    ours = "/scripts/stand_ins/torch:/extras/torch/site-packages"
+    assert said == f"/own:{ours}:/toolchain/stand-ins ['a b']\n"
 
 
 def test_a_module_that_a_python_lacks_may_be_named_but_not_called(

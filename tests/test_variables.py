@@ -214,7 +214,7 @@ def test_what_cannot_be_built_is_refused_before_anything_runs(
 
 
 def test_asymmetric_int8_where_a_toolchain_honours_it(project: Checkout) -> None:
-    said = project.make("-n", "tiny_int8_asym", "ASYMMETRIC_1.7=1").stdout
+    said = project.make("-n", "tiny_int8_asym", "ASYMMETRIC_1.7=cv181x").stdout
     assert re.search(r"--quantize INT8 --asymmetric +--calibration_table tiny_calib_table", said)
     assert "tiny_int8_asym.cvimodel" in said
 
