@@ -41,6 +41,7 @@ yolov3_tiny_INPUT_SHAPES  = [[1,3,416,416]]
 yolov3_tiny_SCALE         = 0.0039216,0.0039216,0.0039216
 yolov3_tiny_PIXEL_FORMAT  = rgb
 yolov3_tiny_OUTPUTS       = convolution_output1,convolution_output
+yolov3_tiny_PAD_VALUE     = 128
 yolov3_tiny_DATASET       = datasets/shapes
 yolov3_tiny_MIN_LAYER_COS = 0.999
 yolov3_tiny_EXPECTED_COS  = 0.9999
@@ -55,6 +56,52 @@ resnet18_SCALE        = 0.0171,0.0175,0.0174
 resnet18_PIXEL_FORMAT = rgb
 resnet18_DATASET      = datasets/shapes
 $(eval $(call model,resnet18))
+
+# Networks of other frameworks, which docs/networks.md tells of: a classifier of 64×64 pictures each.
+mobilenet_v2_PROTOTXT     = models/mobile.prototxt
+mobilenet_v2_CAFFEMODEL   = models/mobile.caffemodel
+mobilenet_v2_INPUT_SHAPES = [[1,3,64,64]]
+mobilenet_v2_RESIZE_DIMS  = 72,72
+mobilenet_v2_SCALE        = 0.0039216,0.0039216,0.0039216
+mobilenet_v2_PIXEL_FORMAT = rgb
+mobilenet_v2_DATASET      = datasets/shapes
+mobilenet_v2_VARIANTS     = int8
+$(eval $(call model,mobilenet_v2))
+
+resnet50_tf_TFLITE       = models/mobile_int8.tflite
+resnet50_tf_INPUT_SHAPES = [[1,3,64,64]]
+resnet50_tf_SCALE        = 0.0039216,0.0039216,0.0039216
+resnet50_tf_PIXEL_FORMAT = rgb
+resnet50_tf_TEST_INPUT   = datasets/shapes/images/0000.jpg
+$(eval $(call model,resnet50_tf))
+
+simple_net_PT           = tests/data/frameworks/net.torchscript
+simple_net_INPUT_SHAPES = [[1,3,64,64]]
+simple_net_SCALE        = 0.0039216,0.0039216,0.0039216
+simple_net_PIXEL_FORMAT = rgb
+simple_net_DATASET      = datasets/shapes
+$(eval $(call model,simple_net))
+
+yolov5s_pt_TORCHSCRIPT  = tests/data/frameworks/net.torchscript
+yolov5s_pt_INPUT_SHAPES = [[1,3,64,64]]
+yolov5s_pt_SCALE        = 0.0039216,0.0039216,0.0039216
+yolov5s_pt_PIXEL_FORMAT = rgb
+yolov5s_pt_DATASET      = datasets/shapes
+$(eval $(call model,yolov5s_pt))
+
+mnet_PB           = tests/data/frameworks/net.pb
+mnet_INPUT_SHAPES = [[1,3,64,64]]
+mnet_SCALE        = 0.0039216,0.0039216,0.0039216
+mnet_PIXEL_FORMAT = rgb
+mnet_DATASET      = datasets/shapes
+$(eval $(call model,mnet))
+
+squeezenet_PADDLE       = tests/data/frameworks/paddle3
+squeezenet_INPUT_SHAPES = [[1,3,64,64]]
+squeezenet_SCALE        = 0.0039216,0.0039216,0.0039216
+squeezenet_PIXEL_FORMAT = rgb
+squeezenet_DATASET      = datasets/shapes
+$(eval $(call model,squeezenet))
 
 $(BUILD)/examples/%.onnx: training/make_network.py training/live_network.py | $(HELPERS) $(BUILD)/examples/
 	@'$(VENV)/bin/python' $< $* '$@'

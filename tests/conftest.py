@@ -82,7 +82,7 @@ class Checkout:
 
 PROJECT = (
     "Makefile", "models.mk", "scripts", "schemas", "requirements", "models", "datasets", "examples",
-    "training",
+    "training", "tests/data/frameworks",
 )  # fmt: skip
 
 

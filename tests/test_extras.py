@@ -87,7 +87,8 @@ def test_a_tool_finds_an_extras_packages_behind_its_own(tmp_path: Path) -> None:
     tools.mkdir(parents=True)
     (tools / "tool.py").write_text("import sys, os; print(os.environ['PYTHONPATH'], sys.argv[1:])")
     environment = os.environ | {
-        "TPUC_ROOT": str(tmp_path), "TPUMAKE_EXTRAS": "/extras", "PYTHONPATH": "/own:/toolchain/stand-ins", "TPUMAKE_SCRIPTS": "/scripts",
+        "TPUC_ROOT": str(tmp_path), "TPUMAKE_EXTRAS": "/extras", "TPUMAKE_SCRIPTS": "/scripts",
+        "PYTHONPATH": "/own:/toolchain/stand-ins",
     }  # fmt: skip
     said = subprocess.run(
         [ROOT / "scripts/toolchain_bin/with_extra", "torch", "tool.py", "a b"],
