@@ -212,7 +212,6 @@ VARIANTS_cv186x  := int8 bf16 f16 f32
 VARIANTS_bm1690  := int8 bf16 f16 f32
 CHIPS    := $(CV18X) bm1684x bm1684 bm1688 cv186x bm1690
 VARIANTS := int8 int8_asym mix bf16 f16 f32
-has      = $(VARIANTS_$1) $(ASYMMETRIC)
 # What a model for the chip is called.
 MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
@@ -235,6 +234,7 @@ ALIGNED_CRASHES_1.30.2 := RGB_PACKED BGR_PACKED
 aligned_crashes = $(if $(filter 1,$(on_camera)),$(ALIGNED_CRASHES_$(TPU_MLIR_VERSION)))
 aligned_dies = $(call validating,$(and $(call fused,$1),$(filter 1,$(call get,$1,ALIGNED_INPUT)),$(filter $(aligned_crashes),$(call get,$1,CUSTOMIZATION_FORMAT))))
 LACKS := $(LACKS_$(TPU_MLIR_VERSION))
+BUILT := $(filter-out $(LACKS),$(VARIANTS_$(CHIP))) $(ASYMMETRIC)
 
 # $(call get,MODEL,NAME): what the stanza says, or the default.
 get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
@@ -251,7 +251,8 @@ option = $(if $(call get,$1,$2),$3 $(call quoted,$(call get,$1,$2)))
 # PAD_VALUE. $(call unusual,MODEL,NAMES): only those whose value is not what the tool does by itself.
 options  = $(foreach each,$2,$(call option,$1,$(each),--$(call lower,$(each))))
 switches = $(foreach each,$2,$(call flag,$1,$(each),--$(call lower,$(each))))
-unusual  = $(foreach each,$2,$(if $(filter-out $(DEFAULT_$(each)),$(call get,$1,$(each))),$(call option,$1,$(each),--$(call lower,$(each)))))
+unusual  = $(foreach each,$2,$(if $(filter undefined,$(origin $1_$(each))),,$(if \
+	$(filter-out $(DEFAULT_$(each)),$($1_$(each))),$(call option,$1,$(each),--$(call lower,$(each))))))
 lower    = $(subst A,a,$(subst B,b,$(subst C,c,$(subst D,d,$(subst E,e,$(subst F,f,$(subst G,g,$(subst H,h,$(subst I,i,$(subst J,j,$(subst K,k,$(subst L,l,$(subst M,m,$(subst N,n,$(subst O,o,$(subst P,p,$(subst Q,q,$(subst R,r,$(subst S,s,$(subst T,t,$(subst U,u,$(subst V,v,$(subst W,w,$(subst X,x,$(subst Y,y,$(subst Z,z,$1))))))))))))))))))))))))))
 # $(call validating,TEXT): the text, unless VALIDATE=0.
 validating = $(if $(filter 0,$(VALIDATE)),,$1)
@@ -502,7 +503,7 @@ transform_parameters = $(definition_files) $(transform_flags) $(call validating,
 # picture's content: hence one name for all kinds of them.
 test_files = $(or $(patsubst ~/%,$(HOME)/%,$(subst $(comma), ,$(subst $(space),?,$(call get,$1,TEST_INPUT)))),$(patsubst %,$(BUILD)/datasets/$(dataset)/Calibration%.*,$(call files_of_sample,$1)))
 test_kind  = $(or $(filter .npz .npy,$(if $(call get,$1,TEST_INPUT),$(suffix $(firstword $(test_files))),$(tensors))),.jpg)
-test_named = $(join $(patsubst %,$1_test%$(test_kind)=,$(wordlist 1,$(words $(test_files)),$(NUMBERS))),$(test_files))
+test_named = $(join $(patsubst %,$1_test%$(test_kind)=,$(if $(word 2,$(test_files)),$(wordlist 1,$(words $(test_files)),$(NUMBERS)))),$(if $(word 2,$(test_files)),,$1_test$(test_kind)=)$(test_files))
 test_names = $(subst $(space),$(comma),$(strip $(foreach each,$(test_named),$(firstword $(subst =, ,$(each))))))
 test_input = $(call validating,$(foreach each,$(test_named),--in $(call quoted,$(each))))
 test_prerequisite = $(call validating,$(or $(if $(call get,$1,TEST_INPUT),$(call as_prerequisite,$(test_files))),$(call calibration_set,$1)))
@@ -582,17 +583,17 @@ deploy_flags = --processor $(CHIP) --quantize $(if $(calibrated),INT8,$(call upp
 switch_or_list = $(if $(or $(filter 1,$(call get,$1,$2)),$(call get,$1,$2_LIST)),--$(call lower,$2))
 # What tpu_mlir builds without a word, though it is not what was asked for: the form of a picture of another
 # number of channels than the network's.
-doubtful = $(if $(fused),$(foreach each,$(patsubst $(call get,$1,CUSTOMIZATION_FORMAT)=%,%,$(filter $(call get,$1,CUSTOMIZATION_FORMAT)=%,$(FORM_CHANNELS))),$(if $(filter $(each),$(channels)),,CUSTOMIZATION_FORMAT = \
-	$(call get,$1,CUSTOMIZATION_FORMAT) means nothing for a network of $(channels) channels: its input will be $(channels) planes)))
-FORM_CHANNELS := GRAYSCALE=1 RGBA_PLANAR=4
+doubtful = $(if $(fused),$(if $(filter GRAYSCALE.1 RGBA_PLANAR.4,$(form).$(channels)),,$(if $(filter GRAYSCALE RGBA_PLANAR,$(form)), \
+	CUSTOMIZATION_FORMAT = $(form) means nothing for a network of $(channels) channels: its input will be $(channels) planes)))
+form     = $(call get,$1,CUSTOMIZATION_FORMAT)
 channels = $(word $(if $(filter nhwc,$(call get,$1,CHANNEL_FORMAT)),4,2),$(subst $(comma), ,$(subst ], ,$(subst [, ,$(subst $(space),,$(call get,$1,INPUT_SHAPES))))))
 # What can't be built, and why; known before anything runs.
 impossible = $(or \
 	$(if $(already),$(if $(filter-out int8,$2),$(source) is quantised to INT8$(comma) which tpu_mlir would write under the name of $(call upper,$2); make $1_int8)), \
 	$(if $(filter int8_asym,$2),$(if $(ASYMMETRIC),,tpu_mlir $(TPU_MLIR_VERSION) $(if $(ASYMMETRIC_$(TPU_MLIR_VERSION)),makes no asymmetric model for $(CHIP) that computes what it should,takes --asymmetric and then writes the same model as without): make $1_int8)), \
-	$(if $(filter $2,$(LACKS)),tpu_mlir $(TPU_MLIR_VERSION) has no tool for $(call upper,$2) that tpumake knows; make $(addprefix $1_,$(filter-out $(LACKS),$(VARIANTS_$(CHIP))))), \
-	$(if $(filter $2,$(VARIANTS_$(CHIP)) int8_asym),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(VARIANTS_$(CHIP)))), \
-	$(if $(fused),$(or $(call impossible_form,$1,$2,$(call get,$1,CUSTOMIZATION_FORMAT)), \
+	$(if $(filter $2,$(LACKS)),tpu_mlir $(TPU_MLIR_VERSION) has no tool for $(call upper,$2) that tpumake knows; make $(addprefix $1_,$(BUILT))), \
+	$(if $(filter $2,$(BUILT)),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(BUILT))), \
+	$(if $(fused),$(or $(call impossible_form,$1,$2,$(form)), \
 	$(call validating,$(if $(filter .jpg,$(test_kind)),,a model with FUSE_PREPROCESS = 1 is compared on pictures$(comma) and $1_TEST_INPUT names none: give it some$(comma) or VALIDATE=0)))), \
 	$(if $(aligned_dies),tpu_mlir $(TPU_MLIR_VERSION) dies of comparing a model with ALIGNED_INPUT=1 and $(call get,$1,CUSTOMIZATION_FORMAT): $1_ALIGNED_INPUT=0$(comma) or VALIDATE=0), \
 	$(if $(filter 1,$(call get,$1,DYNAMIC)),$(if $(filter cvimodel,$(MODEL)),$(CHIP) runs no models of DYNAMIC = 1)))
@@ -622,7 +623,7 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 		$$(call extra_code,$$(call referrer,$$m))
 	$(eval built_$m_$v := 1)$(if $(call doubtful,$m),$(info $m: $(call doubtful,$m)))
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
-	  $(call tables,$m,$v) $(foreach each,$(call referring,$m),--in $(call quoted,$(each))) $(call test_input,$m) \
+	  $(call tables,$m,$v) $(foreach each,$(call referring,$m),--in $(call quoted,$(each))) $(if $(call fused,$m),$(call test_input,$m)) \
 	  $(call validating,--in $m_test.npz='$(BUILD)/$m/$m_in_f32.npz') --out '$@' \
 	  $(call validating,--spare '$(BUILD)/$m/$m_top_outputs.npz' '$(BUILD)/$m/logs/transform.key') \
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
@@ -711,10 +712,13 @@ needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1
 define model
 $(if $(filter $1,$(MODELS)),$(error $(STANZAS): model $1 is there twice))
 MODELS += $1
-.PHONY: $1 $(addprefix $1_,$(VARIANTS)) sources
+.PHONY: $1 $(addprefix $1_,$(VARIANTS)) $(addprefix possible-$1_,$(VARIANTS)) sources
+$(addprefix possible-$1_,$(VARIANTS)):
+	$$(if $$(call why_not,$$(@:possible-%=%)),@echo >&2 $$(call quoted,tpumake: $$(call why_not,$$(@:possible-%=%))); exit 2)
 $1: $$$$(addprefix $1_,$$$$(call get,$1,VARIANTS))
-$(foreach each,$(VARIANTS),$(call variant,$1,$(each))
-)$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
+$(foreach each,$(BUILT),$(call variant,$1,$(each))
+)$(addprefix $1_,$(filter-out $(BUILT),$(VARIANTS))): %: possible-%
+$(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
 sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT LABELS,$$(call as_prerequisite,$$(call path,$1,$$(each))))
 endef
@@ -728,21 +732,19 @@ endef
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
-$1_$2: $$$$(call possible,$1,$2)
+$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)
 	@:$$(if $$(built_$1_$2)$(JSON),,$$(info $1_$2 is up to date.))$$(call event,{"done": "$1_$2"})
-	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$<' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$< recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
+	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$(word 2,$$^)' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$(word 2,$$^) recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
 .PHONY: $1_$2.key $1_$2.info
-$1_$2.key: $$$$(call possible,$1,$2) | $(HELPERS)
+$1_$2.key: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
-$1_$2.info: $$$$(call possible,$1,$2) | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$<'
+$1_$2.info: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
+	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$(word 2,$$^)'
 endef
 
-# The model; or, where it can't be built, what says so.
-possible = $(if $(call impossible,$1,$2),refused-$1_$2,$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL))
-refused-%: FORCE
-	@echo >&2 $(call quoted,tpumake: $(call impossible,$(call model_of,$*),$(patsubst $(call model_of,$*)_%,%,$*)))
-	@exit 2
+# Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
+# and does so in its recipe: prerequisites of all models are looked into whenever Make starts.
+why_not  = $(call impossible,$(call model_of,$1),$(patsubst $(call model_of,$1)_%,%,$1))
 model_of = $(lastword $(sort $(foreach each,$(MODELS),$(if $(filter $(addprefix $(each)_,$(VARIANTS)),$1),$(each)))))
 
 # The keys of a variant's stages, in their order.

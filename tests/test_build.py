@@ -281,6 +281,7 @@ def test_an_interrupted_build_goes_on(checkout: Checkout) -> None:
     process = subprocess.Popen(
         ["make", "tiny_int8", *QUICK],
         cwd=checkout.path,
+        env=os.environ | {"CACHE": "0"},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -195,7 +195,6 @@ RAW = "tiny_CUSTOMIZATION_FORMAT=RGGB_RAW"
     ("arguments", "said"),
     [
         (["tiny_int8_asym"], "1.7 takes --asymmetric and then writes the same model as without"),
-        (["tiny_int8_asym.key"], "make tiny_int8\n"),
         (["tiny_int8", RAW], "can't compile CUSTOMIZATION_FORMAT = RGGB_RAW for cv181x"),
         (["tiny_int8", RAW, "CHIP=bm1684x", "tiny_FUSE_PREPROCESS=1"], "RGGB_RAW in INT8"),
         (["tiny_f16", RAW, "CHIP=bm1684x", "tiny_FUSE_PREPROCESS=1"], "VALIDATE=0"),
