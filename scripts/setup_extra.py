@@ -69,8 +69,9 @@ SETTINGS = {
 class Extra(NamedTuple):
     """One extra: megabytes of downloads and of disk, what is tried to import, what may go.
 
-    ``unused`` are patterns of files that no import and no conversion loads; ``linked`` is the
-    folder of libraries whose missing ones get stand-ins.
+    ``disk`` is what is needed while it is installed, some of which goes again; ``unused`` are
+    patterns of files that no import and no conversion loads; ``linked`` is the folder of libraries
+    whose missing ones get stand-ins.
     """
 
     download: int
@@ -83,16 +84,16 @@ class Extra(NamedTuple):
 # Test data, headers to compile against, what only training or a GPU would load.
 COMMON = ("onnx/backend/test/data", "numpy/[!_]*/**/tests", "bin", "share")
 EXTRAS = {
-    "paddle": Extra(300, 900, "paddle paddle2onnx onnxruntime", ("paddle/include",)),
+    "paddle": Extra(260, 950, "paddle paddle2onnx onnxruntime", ("paddle/include",)),
     "tensorflow": Extra(
-        400,
-        1200,
+        340,
+        1500,
         "tensorflow tf2onnx onnxruntime",
         ("tensorflow/include", "tensorflow/lite/**/*.h"),
     ),
     "torch": Extra(
         700,
-        1500,
+        1600,
         "torch torchvision ultralytics.nn.tasks onnxruntime",
         (
             "torch/include",
