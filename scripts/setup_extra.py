@@ -69,9 +69,10 @@ SETTINGS = {
 class Extra(NamedTuple):
     """One extra: megabytes of downloads and of disk, what is tried to import, what may go.
 
-    ``unused`` are patterns of files that no import and no conversion loads; ``linked`` is the
-    folder of libraries whose missing ones get stand-ins. ``beside_tools``: it is imported by
-    tpu_mlir's tools alone, and leaves out what they have themselves.
+    ``disk`` is what is needed while it is installed, some of which goes again; ``unused`` are
+    patterns of files that no import and no conversion loads; ``linked`` is the folder of libraries
+    whose missing ones get stand-ins. ``beside_tools``: it is imported by tpu_mlir's tools alone,
+    and leaves out what they have themselves.
     """
 
     download: int
@@ -94,16 +95,16 @@ EXTRAS = {
         ("ai_edge_litert/tools", "ai_edge_litert/vendors", "ai_edge_litert/libLiteRt*.so"),
         beside_tools=True,
     ),
-    "paddle": Extra(300, 900, "paddle paddle2onnx onnxruntime", ("paddle/include",)),
+    "paddle": Extra(260, 950, "paddle paddle2onnx onnxruntime", ("paddle/include",)),
     "tensorflow": Extra(
-        400,
-        1200,
+        340,
+        1500,
         "tensorflow tf2onnx onnxruntime",
         ("tensorflow/include", "tensorflow/lite/**/*.h"),
     ),
     "torch": Extra(
         700,
-        1500,
+        1600,
         "torch torchvision ultralytics.nn.tasks onnxruntime",
         (
             "torch/include",

@@ -61,7 +61,7 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(
     usage = shutil.disk_usage(tmp_path)._replace(free=10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(setup_extra, "uv", lambda *_, **__: pytest.fail("it downloads"))
-    with pytest.raises(SetupError, match=r"1\.5 GB are needed, 100 MB are free; make room, or"):
+    with pytest.raises(SetupError, match=r"1\.6 GB are needed, 100 MB are free; make room, or"):
         setup_extra.install("torch", tmp_path / "torch", Path(sys.executable))
     assert list(tmp_path.iterdir()) == []
 

@@ -107,3 +107,27 @@ def test_what_onnx_can_not_say_is_told() -> None:
     model.graph.node[0].op_type = "TFL_VAR_HANDLE"
     with pytest.raises(BadInput, match=r"can't be said in ONNX: .*TFL_VAR_HANDLE"):
         compare(Imported(model, [example([1, 4])], [example([1, 4])], "it 1"))
+
+
+def test_the_order_in_which_a_converter_worked_does_not_show() -> None:
+    def network(first: int, second: int, turned: bool) -> onnx.ModelProto:
+        a, b = f"c__{first}", f"c__{second}:0"
+        nodes = [helper.make_node("Add", ["x", a], ["p:0"], name=f"add__{first}"),
+                 helper.make_node("Add", ["x", b], [f"q__{second}"], name=f"add__{second}"),
+                 helper.make_node("Mul", ["p:0", f"q__{second}"], ["y"], name="last")]  # fmt: skip
+        weights = [helper.make_tensor(name, TensorProto.FLOAT, [1], [value])
+                   for name, value in ((a, 1.0), (b, 2.0))]  # fmt: skip
+        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+        if turned:
+            nodes[:2], weights = nodes[1::-1], weights[::-1]
+        graph = helper.make_graph(nodes, "g", value[:1], value[1:], weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    one, other = network(3, 12, False), network(40, 7, True)
+    for model in (one, other):
+        settle(model)
+        onnx.checker.check_model(model)
+        value = example([1, 4])
+        compare(Imported(model, [value], [(value + 1) * (value + 2)], "it 1"))
+    assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
+    assert [node.name.partition("__")[0] for node in one.graph.node] == ["add", "add", "last"]

@@ -1,6 +1,6 @@
 """Write libraries that stand in for absent ones, so that programs load which never call them.
 
-PyTorch as it is published for Linux is linked against four gigabytes of CUDA's libraries, without
+PyTorch as it is published for Linux is linked against gigabytes of CUDA's libraries, without
 which it doesn't even load; on a machine without such a GPU it calls none of them. A stand-in has
 the functions' names and versions, and each returns 1, which is an error to all of those libraries.
 

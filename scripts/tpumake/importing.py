@@ -10,6 +10,7 @@ import argparse
 import ast
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,7 @@ def settle(model: onnx.ModelProto) -> None:
     del model.metadata_props[:]
     model.graph.name = "main"
     _settle_graph(model.graph)
+    _settle_order(model.graph)
 
 
 def _settle_graph(graph: onnx.GraphProto) -> None:
@@ -200,6 +202,57 @@ def _settle_graph(graph: onnx.GraphProto) -> None:
             attribute.doc_string = ""
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _settle_graph(attribute.g)
+
+
+# A name that a converter made up: what it stands for, and a number.
+_MADE_UP = re.compile(r"__\d+(?=$|:)")
+
+
+def _settle_order(graph: onnx.GraphProto) -> None:
+    """Sort nodes depth first from the outputs, weights by first use, and count made-up names so.
+
+    Converters go through sets, whose order follows addresses in memory.
+    """
+    if any(one.type == onnx.AttributeProto.GRAPH for node in graph.node for one in node.attribute):
+        # Inner graphs use outer names; what has them is left as it is.
+        return
+    maker = {name: node for node in graph.node for name in node.output}
+    order: dict[int, onnx.NodeProto] = {}
+    waiting = [maker[one.name] for one in reversed(graph.output) if one.name in maker]
+    while waiting:
+        node = waiting[-1]
+        missing = [
+            maker[name] for name in node.input if name in maker and id(maker[name]) not in order
+        ]
+        if missing:
+            waiting += reversed(missing)
+        else:
+            order.setdefault(id(waiting.pop()), node)
+    nodes = list(order.values())
+    given = {one.name for one in (*graph.input, *graph.output)}
+    names: dict[str, str] = {}
+
+    def settled(name: str) -> str:
+        if name not in names:
+            made_up = name not in given and _MADE_UP.search(name)
+            names[name] = _MADE_UP.sub(f"__{len(names)}", name) if made_up else name
+        return names[name]
+
+    for node in nodes:
+        for part in (node.input, node.output):
+            part[:] = [settled(name) for name in part]
+        node.name = _MADE_UP.sub(f"__{len(names)}", node.name)
+    weights = {settled(one.name): one for one in graph.initializer if one.name in names}
+    for name, one in weights.items():
+        one.name = name
+    place = {name: number for number, name in enumerate(names.values())}
+    sort = sorted(weights.values(), key=lambda one: place[one.name])
+    for field, new in (("node", nodes), ("initializer", sort)):
+        kept = [type(one).FromString(one.SerializeToString()) for one in new]
+        graph.ClearField(field)
+        getattr(graph, field).extend(kept)
+    # Shapes between; who needs them infers them.
+    graph.ClearField("value_info")
 
 
 def opset(model: onnx.ModelProto) -> int:
