@@ -72,7 +72,7 @@ resnet50_tf_TFLITE       = models/mobile_int8.tflite
 resnet50_tf_INPUT_SHAPES = [[1,3,64,64]]
 resnet50_tf_SCALE        = 0.0039216,0.0039216,0.0039216
 resnet50_tf_PIXEL_FORMAT = rgb
-resnet50_tf_TEST_INPUT   = datasets/shapes/images/0000.jpg
+resnet50_tf_DATASET      = datasets/shapes
 $(eval $(call model,resnet50_tf))
 
 simple_net_PT           = tests/data/frameworks/net.torchscript

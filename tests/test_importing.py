@@ -131,3 +131,11 @@ def test_the_order_in_which_a_converter_worked_does_not_show() -> None:
         compare(Imported(model, [value], [(value + 1) * (value + 2)], "it 1"))
     assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
     assert [node.name.partition("__")[0] for node in one.graph.node] == ["add", "add", "last"]
+
+
+def test_committed_networks_tell_nothing_of_the_machine_that_made_them() -> None:
+    """Frameworks note the lines of the programs that made a network, with their folders."""
+    files = [path for path in (ROOT / "tests/data/frameworks").rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for path in files:
+        assert b'File "/' not in path.read_bytes(), path
