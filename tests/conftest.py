@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import runpy
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,28 @@ ROOT = Path(__file__).resolve().parent.parent
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
+
+
+def helper(
+    name: str, *arguments: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What ``python scripts/NAME.py ARGUMENTS`` does, in this process: starting one takes longer.
+
+    What a test means to do to a whole process, or have it do, takes a real one.
+    """
+    script = ROOT / "scripts" / f"{name}.py"
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    here, before, sys.argv = Path.cwd(), sys.argv, [str(script), *map(str, arguments)]
+    os.chdir(cwd or here)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        command, sys.argv = sys.argv, before
+        os.chdir(here)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def refused(result: subprocess.CompletedProcess) -> str:

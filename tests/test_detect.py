@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, refused
+from conftest import ROOT, helper, refused
 from PIL import Image
 
 from tpumake.detections import Detections
@@ -29,11 +28,6 @@ INPUT = (
     '2.0e+00], pad_type = "center", pad_value = 0 : i64, pixel_format = "{order}", resize_dims = '
     "[64, 64], scale = [5.0e-01, 5.0e-01, 2.5e-01]}} : (tensor<{shape}xf32>) -> tensor<{shape}xf32>"
 )
-
-
-def helper(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def made(network: str, target: Path, *arguments: str) -> Path:
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", OUTPUTS)
 def test_is_alive_and_ends_as_the_real_one(network: str, tmp_path: Path) -> None:
     """No output is constant over pictures; on such every comparison would pass."""
@@ -53,6 +54,7 @@ def test_is_alive_and_ends_as_the_real_one(network: str, tmp_path: Path) -> None
         assert min(differences) > 1e-3 * np.abs(runs[0][name]).max() > 0, name
 
 
+@pytest.mark.slow
 def test_has_the_real_ones_size(tmp_path: Path) -> None:
     """What Ultralytics states for YOLOv8n at 80 classes: 3.2 million parameters."""
     model = onnx.load(made("yolov8n", tmp_path / "net.onnx"))
@@ -111,6 +113,7 @@ def test_the_guides_networks_for_bm1684x(checkout: Checkout, tmp_path: Path) -> 
     assert said.count("emulator ok") == 3
 
 
+@pytest.mark.slow
 def test_every_stanza_of_the_guides_is_right(checkout: Checkout) -> None:
     models = [line.partition(":")[0] for line in
               checkout.make("STANZAS=examples/guides.mk", "list").stdout.splitlines()]  # fmt: skip

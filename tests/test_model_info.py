@@ -11,7 +11,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import bmodels
@@ -19,7 +18,7 @@ import cvimodels
 import jsonschema
 import pytest
 from bmodels import bmodel
-from conftest import ROOT, Checkout, copy_project, refused
+from conftest import ROOT, Checkout, copy_project, helper, refused
 from cvimodels import cvimodel
 
 from tpumake.bmodel_reader import Binary, read_bmodel
@@ -39,8 +38,7 @@ def written(folder: Path, data: bytes, name: str = "m") -> Path:
 
 
 def info(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/model_info.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return helper("model_info", *arguments)
 
 
 # ---------------------------------------------------------------------------------------------

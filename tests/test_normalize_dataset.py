@@ -17,7 +17,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import refused
+from conftest import helper, refused
 from picture_zoo import cmyk, encoded, jpeg, photo, zoo
 from PIL import Image
 
@@ -32,8 +32,7 @@ SCHEMA = json.loads((ROOT / "schemas/dataset_manifest.schema.json").read_text())
 
 
 def normalize(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPT, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd)
+    return helper("normalize_dataset", *arguments, cwd=cwd)
 
 
 def done(result: subprocess.CompletedProcess) -> str:
@@ -707,6 +706,7 @@ def test_the_library_raises_what_the_program_prints(tmp_path):
         datasets.make_dataset(tmp_path / "x", tmp_path / "y", datasets.Choice(1, 1, 0))
 
 
+@pytest.mark.slow
 def test_thousands_of_files_are_quick(tmp_path, out):
     source = tmp_path / "many"
     source.mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import refused
+from conftest import helper, refused
 from npz_pairs import PASSED_BY_MISTAKE, pairs
 
 from tpumake.npz_compare import compare_files
@@ -30,8 +30,7 @@ LOOSE = Tolerance(0.8, 0.5)
 
 
 def compare(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, SCRIPT, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd)
+    return helper("npz_compare", *arguments, cwd=cwd)
 
 
 def save(path: Path, **tensors: object) -> Path:
