@@ -135,6 +135,7 @@ def test_a_dry_run_writes_nothing(checkout: Checkout) -> None:
     assert not (checkout.path / "build").exists()
 
 
+@pytest.mark.slow
 def test_only_changed_parameters_run_a_stage_again(checkout: Checkout) -> None:
     assert "downgrade" in checkout.make(DOWNGRADED).stdout
     assert "downgrade" not in checkout.make(DOWNGRADED).stdout
