@@ -65,6 +65,7 @@ mobilenet_v2_RESIZE_DIMS  = 72,72
 mobilenet_v2_SCALE        = 0.0039216,0.0039216,0.0039216
 mobilenet_v2_PIXEL_FORMAT = rgb
 mobilenet_v2_DATASET      = datasets/shapes
+mobilenet_v2_INT8_TOLERANCE = 0.96,0.70
 mobilenet_v2_VARIANTS     = int8
 $(eval $(call model,mobilenet_v2))
 
