@@ -620,7 +620,7 @@ $(foreach each,$(VARIANTS),$(eval $(each)_parameters = $$(call deploy_parameters
 $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) \
 		$$(call test_prerequisite,$$m) $(call validating,$(BUILD)/$$m/$$m_in_f32.npz) $(CODE_model_deploy) \
-		$$(call extra_code,$$(call referrer,$$m))
+		$$(call extra_code,$$(call referrer,$$m)) | possible-$$m_$$v
 	$(eval built_$m_$v := 1)$(if $(call doubtful,$m),$(info $m: $(call doubtful,$m)))
 	$(call stage,$m) deploy --label $v --log '$(BUILD)/$m/$(CHIP)/logs/$v.log' --in '$<' --in '$(word 2,$^)' \
 	  $(call tables,$m,$v) $(foreach each,$(call referring,$m),--in $(call quoted,$(each))) $(if $(call fused,$m),$(call test_input,$m)) \

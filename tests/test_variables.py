@@ -153,7 +153,7 @@ def test_tolerances_one_for_all_and_one_for_each(project: Checkout) -> None:
 
     assert tolerances() == {
         "int8": "0.8,0.5", "int8_asym": "0.8,0.5", "mix": "0.8,0.5", "bf16": "0.95,0.8",
-        "f16": "0.99,0.9", "f32": "0.99,0.99",
+        "f16": "0.99,0.99", "f32": "0.99,0.99",
     }  # fmt: skip
     # What the vendors' guides take for bm1684x.
     assert tolerances("CHIP=bm1684x") == tolerances() | {
