@@ -3,6 +3,10 @@
 # With your own file: make … yolov5s_ONNX=~/yolov5s.onnx. Without, a stand-in of the same structure
 # is made: what it sees is nonsense, how it builds is not.
 
+# INT8 does untrained weights more harm than trained ones, so a stand-in is held to less than your file.
+# $(call untrained,MODEL,TOLERANCE)
+untrained = $(if $(filter $(BUILD)/examples/%,$($1_ONNX)),$2,$(DEFAULT_INT8_TOLERANCE))
+
 # YOLOv5s with its final output, which INT8 alone would ruin (reCamera's guide, mixed precision).
 yolov5s_ONNX          = $(BUILD)/examples/yolov5s.onnx
 yolov5s_INPUT_SHAPES  = [[1,3,640,640]]
@@ -14,6 +18,7 @@ yolov5s_MIN_LAYER_COS = 0.99
 yolov5s_EXPECTED_COS  = 0.999
 # The search stops long before it comes to where boxes and probabilities are made, in one tensor.
 yolov5s_FLOAT_LAYERS  = /model.24/*,output0*
+yolov5s_MIX_TOLERANCE = $(call untrained,yolov5s,0.7$(comma)-1)
 yolov5s_VARIANTS      = int8 mix bf16
 $(eval $(call model,yolov5s))
 
@@ -24,6 +29,7 @@ yolov5s_cut_SCALE         = 0.0039216,0.0039216,0.0039216
 yolov5s_cut_PIXEL_FORMAT  = rgb
 yolov5s_cut_OUTPUTS       = /model.24/m.0/Conv_output_0,/model.24/m.1/Conv_output_0,/model.24/m.2/Conv_output_0
 yolov5s_cut_DATASET       = datasets/shapes
+yolov5s_cut_INT8_TOLERANCE = $(call untrained,yolov5s_cut,0.7$(comma)-1)
 yolov5s_cut_VARIANTS      = f32 f16 int8
 $(eval $(call model,yolov5s_cut))
 
@@ -33,6 +39,7 @@ yolov8n_INPUT_SHAPES = [[1,3,640,640]]
 yolov8n_SCALE        = 0.0039216,0.0039216,0.0039216
 yolov8n_PIXEL_FORMAT = rgb
 yolov8n_DATASET      = datasets/shapes
+yolov8n_INT8_TOLERANCE = $(call untrained,yolov8n,0.7$(comma)-1)
 $(eval $(call model,yolov8n))
 
 # Tiny YOLOv3 in mixed precision (Sophgo's guide to it, for BM1684X).
@@ -45,6 +52,8 @@ yolov3_tiny_PAD_VALUE     = 128
 yolov3_tiny_DATASET       = datasets/shapes
 yolov3_tiny_MIN_LAYER_COS = 0.999
 yolov3_tiny_EXPECTED_COS  = 0.9999
+yolov3_tiny_INT8_TOLERANCE = $(call untrained,yolov3_tiny,0.7$(comma)-1)
+yolov3_tiny_MIX_TOLERANCE  = $(call untrained,yolov3_tiny,0.7$(comma)-1)
 yolov3_tiny_VARIANTS      = int8 mix
 $(eval $(call model,yolov3_tiny))
 
