@@ -268,8 +268,11 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 .DEFAULT:
 	@echo >&2 'tpumake: there is no $@$(if $(named_by),$(comma) which $(named_by) names); make list shows what can be built'
 	@exit 2
-named_by = $(if $(filter $@,$(image)),IMAGE)$(strip $(foreach each,$(MODELS),$(foreach name,$(SOURCES) CAFFEMODEL TEST_INPUT LABELS,$(if \
-	$(filter $@,$(call path,$(each),$(name))),$(each)_$(name)))))
+named_by = $(if $(filter $@,$(image)),IMAGE)$(strip $(foreach each,$(MODELS),$(foreach name,$(FILES),$(if \
+	$(filter $@,$(call file_of,$(each),$(name))),$(each)_$(name)))))
+# The variables that name one file or folder of the user's, and what one names.
+FILES   = $(SOURCES) CAFFEMODEL TEST_INPUT QTABLE LABELS
+file_of = $(filter-out none,$(call path,$1,$2))
 
 # ---------------------------------------------------------------------------------------------
 # Set-up: two environments, each made once from its lock
@@ -557,7 +560,7 @@ $(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/
 FLOAT_bm1684x := F16
 FLOAT_bm1684  := F32
 float_mode  = $(or $(filter-out auto,$(call get,$1,FP_TYPE)),$(FLOAT_$(CHIP)),BF16)
-float_table = $(or $(filter-out none,$(call path,$1,QTABLE)),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
+float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
 float_flags = --mode $(float_mode) $(call option,$1,FLOAT_LAYERS,--float) $(if $(float_table),--table $(call quoted,$(float_table)))
 float_parameters = $(float_flags) $(CODE_merge_qtable)
 $(BUILD)/%_float_table: $(BUILD)/$$m/$$m_calib_table $$(call as_prerequisite,$$(call float_table,$$m)) \
@@ -595,7 +598,7 @@ impossible = $(or \
 	$(if $(filter $2,$(BUILT)),,$(CHIP) does not compute in $(call upper,$2)$(if $(filter f16,$2),$(if $(filter cvimodel,$(MODEL)),$(comma) and tpu_mlir would write BF16 under that name)); make $(addprefix $1_,$(BUILT))), \
 	$(if $(fused),$(or $(call impossible_form,$1,$2,$(form)), \
 	$(call validating,$(if $(filter .jpg,$(test_kind)),,a model with FUSE_PREPROCESS = 1 is compared on pictures$(comma) and $1_TEST_INPUT names none: give it some$(comma) or VALIDATE=0)))), \
-	$(if $(aligned_dies),tpu_mlir $(TPU_MLIR_VERSION) dies of comparing a model with ALIGNED_INPUT=1 and $(call get,$1,CUSTOMIZATION_FORMAT): $1_ALIGNED_INPUT=0$(comma) or VALIDATE=0), \
+	$(if $(aligned_dies),tpu_mlir $(TPU_MLIR_VERSION) dies of comparing a model with ALIGNED_INPUT=1 and $(form): $1_ALIGNED_INPUT=0$(comma) or VALIDATE=0), \
 	$(if $(filter 1,$(call get,$1,DYNAMIC)),$(if $(filter cvimodel,$(MODEL)),$(CHIP) runs no models of DYNAMIC = 1)))
 impossible_form = $(or $(if $(filter %_RAW,$3),$(or \
 	$(if $(filter bmodel,$(MODEL)),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 for $(CHIP)), \
@@ -605,7 +608,7 @@ impossible_form = $(or $(if $(filter %_RAW,$3),$(or \
 # tpu_mlir has a fixed tolerance for the emulator against the quantised network, a lower one for mix;
 # here it is a variable.
 model_tolerance = $(if $(filter mix$(origin $1_MODEL_TOLERANCE),$2undefined),0.99$(comma)0.85,$(call get,$1,MODEL_TOLERANCE))
-deploy_parameters = $(deploy_flags) $(filter %table,$(filter-out %_calib_table,$(calibrated))) $(SOURCE_DATE_EPOCH) $(call validating,$(test_files) $(model_tolerance)) $(CODE_model_deploy) $(referring) $(call extra_code,$(referrer))
+deploy_parameters = $(deploy_flags) $(filter-out %_calib_table,$(calibrated)) $(SOURCE_DATE_EPOCH) $(call validating,$(test_files) $(model_tolerance)) $(CODE_model_deploy) $(referring) $(call extra_code,$(referrer))
 # A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
 already    = $(filter TFLITE,$(direct))
 calibrated = $(if $(already),,$(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))))
@@ -686,8 +689,7 @@ $(BUILD)/%.emulated.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/%.$(MODEL) $(BUILD)/$$m/
 
 # X.detect, X being a model (all of its variants) or one variant of it.
 EMULATED := $(CV18X) bm1684x bm1684
-detected  = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
-variants  = $(filter $(VARIANTS_$(CHIP)),$(if $(filter $(MODELS),$1),$(call get,$1,VARIANTS),$(lastword $(subst _, ,$1))))
+variants  = $(filter $(BUILT),$(if $(filter $(MODELS),$1),$(call get,$1,VARIANTS),$(variant_of)))
 emulated  = $(if $(filter $(CHIP),$(EMULATED)),$(BUILD)/$1/$(CHIP)/$1_$2.emulated.npz)
 # What a network came as is run where that is ONNX. It comes first: it tells whether it is a detector.
 raw       = $(if $(call direct,$1),,$(BUILD)/$1/$1.onnx.npz) $(BUILD)/$1/$1.float.npz \
@@ -699,12 +701,12 @@ drawing   = $(or $(call given,OUT),$(BUILD)/$1/$(CHIP)/$2.detect.png)
 # What is not there is told before anything is built.
 absent    = $(foreach each,$(image) $(call path,$1,LABELS),$(if $(wildcard $(each)),,$(call as_prerequisite,$(each))))
 needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1,$2),$3)))
-%.detect: $$(call needed,$$(call detected,$$*),$$(call variants,$$*),$$*) FORCE | $(HELPERS)
-	$(if $(call detected,$*),,$(error there is no $* to detect with; make list shows what can be built))
+%.detect: $$(call needed,$$(call model_of,$$*),$$(call variants,$$*),$$*) FORCE | $(HELPERS)
+	$(if $(call model_of,$*),,$(error there is no $* to detect with; make list shows what can be built))
 	$(if $(image),,@echo >&2 'tpumake: which picture? make $@ IMAGE=photo.jpg'; exit 2)
-	@'$(VENV)/bin/python' scripts/detect.py $(call quoted,$(image)) $(call quoted,$(subst $(space),?,$(call drawing,$(call detected,$*),$*))) \
-	  --network '$(BUILD)/$(call detected,$*)/$(call detected,$*).mlir' $(call runs,$(call detected,$*),$(call variants,$*)) \
-	  $(call labels,$(call detected,$*)) $(patsubst %,--confidence '%',$(call given,CONF)) $(patsubst %,--overlap '%',$(call given,IOU)) $(if $(JSON),--json)
+	@'$(VENV)/bin/python' scripts/detect.py $(call quoted,$(image)) $(call quoted,$(subst $(space),?,$(call drawing,$(call model_of,$*),$*))) \
+	  --network '$(BUILD)/$(call model_of,$*)/$(call model_of,$*).mlir' $(call runs,$(call model_of,$*),$(call variants,$*)) \
+	  $(call labels,$(call model_of,$*)) $(patsubst %,--confidence '%',$(call given,CONF)) $(patsubst %,--overlap '%',$(call given,IOU)) $(if $(JSON),--json)
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -720,7 +722,7 @@ $(foreach each,$(BUILT),$(call variant,$1,$(each))
 )$(addprefix $1_,$(filter-out $(BUILT),$(VARIANTS))): %: possible-%
 $(if $(call get,$1,URL),$(call fetched,$1,$(call path,$1,ONNX)))
 # So that Make says which is missing.
-sources: $$(foreach each,$(SOURCES) CAFFEMODEL TEST_INPUT LABELS,$$(call as_prerequisite,$$(call path,$1,$$(each))))
+sources: $$(foreach each,$(FILES),$$(call as_prerequisite,$$(call file_of,$1,$$(each))))
 endef
 
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
@@ -744,13 +746,16 @@ endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
 # and does so in its recipe: prerequisites of all models are looked into whenever Make starts.
-why_not  = $(call impossible,$(call model_of,$1),$(patsubst $(call model_of,$1)_%,%,$1))
-model_of = $(lastword $(sort $(foreach each,$(MODELS),$(if $(filter $(addprefix $(each)_,$(VARIANTS)),$1),$(each)))))
+why_not    = $(call impossible,$(model_of),$(variant_of))
+# The model of a target, which is a model or one of its variants; the variant of the latter.
+model_of   = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
+variant_of = $(patsubst $(model_of)_%,%,$1)
 
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,$(samples)),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
 	'$(BUILD)/$1/logs/transform.key' $(if $(filter %_calib_table,$(calibrated)),'$(BUILD)/$1/logs/calibrate.key') \
-	$(if $(filter mix,$2),$(if $(findstring /$(CHIP)/,$(qtable) $(call float_table,$1)),'$(BUILD)/$1/$(CHIP)/logs/qtable.key')) \
+	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
 include $(STANZAS)
@@ -772,7 +777,7 @@ info: | $(HELPERS)
 # The models that a target belongs to, and where what they are built from is.
 reproduced = $(strip $(foreach each,$(MODELS),$(if $(filter all $(each) $(addprefix $(each)_,$(VARIANTS)) \
 	$(BUILD)/$(each)/% $(BUILD)/datasets/$(call dataset,$(each))/%,$1),$(each))))
-sources_of = $(foreach name,$(SOURCES) CAFFEMODEL DATASET $(LISTS) TEST_INPUT,$(if $(call path,$1,$(name)),--source $1_$(name)=$(call quoted,$(call path,$1,$(name)))))
+sources_of = $(foreach name,$(FILES) DATASET $(LISTS),$(if $(call file_of,$1,$(name)),--source $1_$(name)=$(call quoted,$(call file_of,$1,$(name)))))
 %.reproduce: FORCE | $(HELPERS)
 	@$(if $(call reproduced,$*),,$(error there is no $* to reproduce; make list shows what can be built))
 	@'$(VENV)/bin/python' scripts/reproduce.py '$*' $(if $(JSON),--json) --build '$(BUILD)' --make '$(MAKE_COMMAND)' \
