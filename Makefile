@@ -688,15 +688,13 @@ $(BUILD)/%.emulated.npz: $(BUILD)/$$m/$$m.mlir $(BUILD)/%.$(MODEL) $(BUILD)/$$m/
 	  $(call inside,run_network) --network $m.mlir --model $(notdir $(word 2,$^)) --picture picture.png $(@F) $(call deploy_flags,$m,$v)
 
 # X.detect, X being a model (all of its variants) or one variant of it.
-EMULATED := $(CV18X) bm1684x bm1684
 variants  = $(filter $(BUILT),$(if $(filter $(MODELS),$1),$(call get,$1,VARIANTS),$(variant_of)))
-emulated  = $(if $(filter $(CHIP),$(EMULATED)),$(BUILD)/$1/$(CHIP)/$1_$2.emulated.npz)
 # What a network came as is run where that is ONNX. It comes first: it tells whether it is a detector.
 raw       = $(if $(call direct,$1),,$(BUILD)/$1/$1.onnx.npz) $(BUILD)/$1/$1.float.npz \
-	$(foreach each,$2,$(BUILD)/$1/$(CHIP)/$1_$(each).lowered.npz $(call emulated,$1,$(each)))
+	$(foreach each,$2,$(BUILD)/$1/$(CHIP)/$1_$(each).lowered.npz $(BUILD)/$1/$(CHIP)/$1_$(each).emulated.npz)
 runs      = $(if $(call direct,$1),,--run ONNX '$(BUILD)/$1/$1.onnx.npz' --names-from $(call quoted,$(call onnx,$1))) \
 	--run 'float mlir' '$(BUILD)/$1/$1.float.npz' $(foreach each,$2,--run '$(call upper,$(each)) mlir' '$(BUILD)/$1/$(CHIP)/$1_$(each).lowered.npz' \
-	$(if $(call emulated,$1,$(each)),--run '$(call upper,$(each)) $(MODEL)$(comma) emulated' '$(call emulated,$1,$(each))'))
+	--run '$(call upper,$(each)) $(MODEL)$(comma) emulated' '$(BUILD)/$1/$(CHIP)/$1_$(each).emulated.npz')
 drawing   = $(or $(call given,OUT),$(BUILD)/$1/$(CHIP)/$2.detect.png)
 # What is not there is told before anything is built.
 absent    = $(foreach each,$(image) $(call path,$1,LABELS),$(if $(wildcard $(each)),,$(call as_prerequisite,$(each))))

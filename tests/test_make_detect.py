@@ -126,6 +126,19 @@ def test_a_bmodel_too(detected: tuple[Checkout, dict]) -> None:
 
 @pytest.mark.full
 @pytest.mark.toolchain
+@pytest.mark.parametrize("chip", ["bm1684x", "bm1688", "cv186x", "bm1690"])
+def test_every_other_bm_chip(detected: tuple[Checkout, dict], chip: str) -> None:
+    """Compared while it is built, then run: each has an emulator."""
+    made, _ = detected
+    words = ["tiny_int8.detect", f"CHIP={chip}", "IMAGE=my photo.jpg", "JSON=1", "tiny_TUNE_NUM=0"]
+    runs = json.loads(made.make(*words).stdout)["runs"]
+    assert [run["title"] for run in runs[-2:]] == ["INT8 mlir", "INT8 bmodel, emulated"]
+    for run in runs[1:]:
+        assert run["agreement"]["missing"] == run["agreement"]["new"] == 0
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
 def test_the_demonstration_network(tmp_path: Path) -> None:
     """Every variant of YOLO11n on a labelled picture finds what is there."""
     made = copy_project(tmp_path / "yolo")
