@@ -84,11 +84,11 @@ def _section(builder: Builder, kind: int, name: str, size: int, offset: int) -> 
 
 
 def _program(
-    builder: Builder, tensors: Sequence[tuple], dims: Sequence[int], inputs_first: int = 1
+    builder: Builder, tensors: Sequence[tuple], dims: Sequence[int], inputs: int, memory: int
 ) -> int:
     names = [builder.CreateString(name) for name, *_ in tensors]
-    inputs = vector(builder, names[:inputs_first])
-    outputs = vector(builder, names[inputs_first:])
+    outputs = vector(builder, names[inputs:])
+    inputs = vector(builder, names[:inputs])
     tensor_map = vector(builder, [_tensor(builder, dims, *each) for each in tensors])
     text = builder.CreateString("subfunc_0")
     builder.StartObject(2)
@@ -99,6 +99,7 @@ def _program(
     routine = builder.EndObject()
     routines = vector(builder, [routine])
     builder.StartObject(8)
+    builder.PrependUint32Slot(1, memory, 0)
     for slot, offset in ((2, inputs), (3, outputs), (4, tensor_map), (5, routines)):
         builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
     builder.PrependUint32Slot(6, 4096, 0)
@@ -118,18 +119,20 @@ def flatbuffer(
     dims: Sequence[int] = (1, 3, 8, -1),
     programs: int = 1,
     inputs: int = 1,
+    memory: int = 0,
 ) -> bytes:
     """The fields of a model; what it leaves out has the schema's default.
 
     A tensor is its name, offset and scale; then, if they matter, its shape, type, form of pictures,
-    and whether that is aligned. The first ones are the inputs.
+    and whether that is aligned. The first ones are the inputs. ``memory`` is what a program
+    computes in, in bytes.
     """
     builder = Builder(0)
     texts = {slot: builder.CreateString(text) for slot, text in
              ((1, name), (2, build_time), (8, "cv181x"), (9, "v1.7"))}  # fmt: skip
     lists = {
         5: vector(builder, [_weight(builder, *each) for each in weights]),
-        6: vector(builder, [_program(builder, tensors, dims, inputs)] * programs),
+        6: vector(builder, [_program(builder, tensors, dims, inputs, memory)] * programs),
         7: vector(builder, [_section(builder, *each) for each in sections]),
     }
     builder.StartObject(10)

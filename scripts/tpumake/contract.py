@@ -363,8 +363,9 @@ def _ion(contract: Contract) -> str:
     pool = memory["ion_pool_mb"]
     of = "" if pool is None else f" of {pool:g}"
     published = _published(contract)
-    beside = f"; the vendor's {published} needs {memory['published_mb'][published]:g}"
-    return f"{contract.memory / _MB:.2f}{of} MB{beside if published else ''}"
+    beside = f"; the vendor's {published} needs {memory['published_mb'][published]:g}" if (
+        published) else ""  # fmt: skip
+    return f"{contract.memory / _MB:.2f}{of} MB{beside}"
 
 
 # Which of the models that vendors ship is like one of a decoder's.
