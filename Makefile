@@ -23,6 +23,8 @@ help:
 STANZAS ?= models.mk
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
+# DEVICE: whose software is to understand the model: a name of devices/*.json.
+DEVICE ?= recamera
 # BUILD: the folder for everything that is built. Relative, or without spaces.
 BUILD ?= build
 # VALIDATE: 0 skips the comparisons with the float network and the run on the emulator.
@@ -66,7 +68,7 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
@@ -74,7 +76,7 @@ KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CAC
 STANZA_PARTS := network input dataset calibrate qtable deploy compare
 
 STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
-	INPUT_SHAPES INPUT_TYPES OUTPUTS ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
+	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
 DEFAULT_ONNX                 =
 DEFAULT_PT                   =
 DEFAULT_TORCHSCRIPT          =
@@ -89,6 +91,7 @@ DEFAULT_ALLOW_PICKLE         = 0
 DEFAULT_INPUT_SHAPES         =
 DEFAULT_INPUT_TYPES          =
 DEFAULT_OUTPUTS              = auto
+DEFAULT_DEVICE               = $(DEVICE)
 DEFAULT_ONNX_SIM             =
 DEFAULT_ADD_POSTPROCESS      =
 DEFAULT_LABELS               =
@@ -133,8 +136,8 @@ DEFAULT_FLOAT_LAYERS         =
 STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT QUANT_OUTPUT QUANT_INPUT_LIST \
 	QUANT_OUTPUT_LIST IGNORE_F16_OVERFLOW OP_DIVIDE OPT DISABLE_LAYER_GROUP DYNAMIC ADDR_MODE NUM_CORE NUM_DEVICE \
 	GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
-DEFAULT_FUSE_PREPROCESS      = $(on_camera)
-DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
+DEFAULT_FUSE_PREPROCESS      = $(if $(filter $(UNFUSED),$(call get,$1,DEVICE)),0,$(on_camera))
+DEFAULT_CUSTOMIZATION_FORMAT = $(if $(filter $(PLANAR),$(call get,$1,DEVICE)),RGB_PLANAR,RGB_PACKED)
 DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,1)
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
@@ -171,6 +174,9 @@ DEFAULT_SKIP_VALIDATION      = 0
 tolerance = $(or $(call get,$1,TOLERANCE),$2)
 # The cv18x sit in cameras, whose pictures go into the model as they come. Tensors have no such form.
 on_camera = $(if $(filter cvimodel,$(MODEL)),$(if $(call tensors,$1),0,1),0)
+# What the devices' profiles say of the input; Make reads no JSON.
+UNFUSED := maixcam
+PLANAR  := milkv
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -217,6 +223,11 @@ MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
+endif
+
+DEVICES := $(sort $(patsubst devices/%.json,%,$(wildcard devices/*.json)))
+ifeq ($(filter $(DEVICE),$(DEVICES)),)
+$(error DEVICE=$(DEVICE) is not known; known are: $(DEVICES))
 endif
 
 # The toolchains that there are, and what differs between them: docs/toolchains.md.
