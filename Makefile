@@ -177,6 +177,20 @@ on_camera = $(if $(filter cvimodel,$(MODEL)),$(if $(call tensors,$1),0,1),0)
 # What the devices' profiles say of the input; Make reads no JSON.
 UNFUSED := maixcam
 PLANAR  := milkv
+# The chips that a device has, and what the file is that goes with a model there: as their profiles say.
+CHIPS_recamera    := cv181x
+CHIPS_maixcam     := cv181x
+CHIPS_milkv       := cv180x cv181x
+CHIPS_none        :=
+SIDE_CAR_recamera := json
+SIDE_CAR_maixcam  := mud
+SIDE_CAR_milkv    := contract
+SIDE_CARS         := $(sort $(foreach each,recamera maixcam milkv,$(SIDE_CAR_$(each))))
+# How a model gets there: $1 its file, $2 what goes with it.
+ONTO_recamera = '  onto a reCamera: scp $1 recamera@192.168.42.1:/userdata/Models/model.cvimodel' \
+	'                   scp $2 recamera@192.168.42.1:/userdata/Models/model.json'
+ONTO_maixcam  = '  onto a MaixCAM: scp $1 $2 root@maixcam.local:/root/models/'
+ONTO_milkv    = '  onto a Milk-V Duo: scp $1 root@192.168.42.1:/root/'
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -226,7 +240,7 @@ $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
 endif
 
 DEVICES := $(sort $(patsubst devices/%.json,%,$(wildcard devices/*.json)))
-ifeq ($(filter $(DEVICE),$(DEVICES)),)
+ifneq ($(words $(filter $(DEVICE),$(DEVICES))),$(if $(DEVICES),1,0))
 $(error DEVICE=$(DEVICE) is not known; known are: $(DEVICES))
 endif
 
@@ -375,6 +389,8 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
 CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
+CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders side_car labels model_info \
+	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
@@ -643,6 +659,26 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
 	  $(call tool_with,model_deploy,$(call referrer,$m)) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
+# contract: what the device will do with the model, and the file that goes with it there. A model that breaks
+# it is put aside, so that nobody copies it. Chips that the device doesn't have are not bound.
+device   = $(call get,$1,DEVICE)
+bound    = $(if $(filter cvimodel,$(MODEL)),$(filter $(CHIP),$(CHIPS_$(device))))
+side_car = $(if $(bound),$(BUILD)/$1/$(CHIP)/$1_$2.$(SIDE_CAR_$(device)))
+names    = $(or $(call path,$1,LABELS),$(if $(call direct,$1),,$(BUILD)/$1/$1_v8.onnx))
+contract_flags = --device $(device) --variable $1 \
+	$(if $(names),$(if $(call path,$1,LABELS),--labels,--names-from) $(call quoted,$(names)))
+feeding_flags  = $(call options,$1,MEAN SCALE) $(call option,$1,PIXEL_FORMAT,--pixel-format)
+contract_parameters = $(contract_flags) $(feeding_flags) $(CODE_check_contract)
+define contract
+$(BUILD)/%.$1: $(BUILD)/%.cvimodel $(BUILD)/$$$$m/$(CHIP)/contract.parameters $$$$(call as_prerequisite,$$$$(call names,$$$$m)) \
+		$$$$(wildcard devices/$$$$(call device,$$$$m).json) $(CODE_check_contract)
+	$$(eval built_$$m_$$v := 1)
+	$$(call stage,$$m) contract --untimed --log '$(BUILD)/$$m/$(CHIP)/logs/$$v.contract.log' --in '$$<' --in device='devices/$$(call device,$$m).json' \
+	  $$(if $$(call names,$$m),--in names=$$(call quoted,$$(call names,$$m))) --out '$$@' --refuse '$$<' \
+	  $$(call helper,check_contract) '$$<' '{work}/$$(@F)' $$(call contract_flags,$$m) $$(call feeding_flags,$$m)
+endef
+$(foreach each,$(SIDE_CARS),$(eval $(call contract,$(each))))
+
 # ---------------------------------------------------------------------------------------------
 # Detect: one picture through the ONNX, tpu_mlir's networks and the finished models, side by side
 
@@ -745,14 +781,14 @@ endef
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
-$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)
+$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) $$$$(call side_car,$1,$2)
 	@:$$(if $$(built_$1_$2)$(JSON),,$$(info $1_$2 is up to date.))$$(call event,{"done": "$1_$2"})
-	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$(word 2,$$^)' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$(word 2,$$^) recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
+	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$(word 2,$$^)' $$(if $$(call bound,$1),$$(call ONTO_$$(call device,$1),$$(word 2,$$^),$$(word 3,$$^)))))
 .PHONY: $1_$2.key $1_$2.info
 $1_$2.key: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
 $1_$2.info: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$(word 2,$$^)'
+	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$(word 2,$$^)' $$(call contract_flags,$1)
 endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
@@ -782,7 +818,7 @@ event = $(if $(TPUMAKE_EVENTS),$(file >>$(TPUMAKE_EVENTS),$1))
 shell_word = '$(subst ','\'',$1)'
 
 info: | $(HELPERS)
-	@$(if $(FILE),'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) $(call shell_word,$(FILE)),echo >&2 'tpumake: which file? make info FILE=x.cvimodel'; exit 2)
+	@$(if $(FILE),'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) --device $(DEVICE) $(call shell_word,$(FILE)),echo >&2 'tpumake: which file? make info FILE=x.cvimodel'; exit 2)
 
 # reproduce: what is built twice from nothing, under other conditions, has the same bytes.
 # The models that a target belongs to, and where what they are built from is.
@@ -803,7 +839,9 @@ target_json = {"target": "$1_$2", "model": "$1", "variant": "$2", \
 	"declared": $(if $(filter $2,$(call get,$1,VARIANTS)),true,false), \
 	"refused": $(if $(call impossible,$1,$2),$(call json,$(call impossible,$1,$2)),null), \
 	"output": "$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)", "sources": {$(call sources_json,$1)}, \
-	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)))}
+	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(call contract_record,$1,$2) $(subst ',,$(call records,$1,$2)))}
+# The last one is the model's own.
+contract_record = $(if $(bound),$(BUILD)/$1/$(CHIP)/logs/$2.contract.key)
 sources_json = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $(foreach name,$(call kind,$1) CAFFEMODEL TEST_INPUT,$(if \
 	$(call path,$1,$(name)),"$1_$(name)":$(call json,$(call path,$1,$(name))))))))
 last_target = $(lastword $(MODELS))_$(lastword $(VARIANTS))
@@ -820,7 +858,7 @@ make MODEL, make all         every variant of a model's stanza; of all models, w
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
-make MODEL_VARIANT.info      what the model is: chip, inputs, outputs, memory, parts, checksum (JSON=1)
+make MODEL_VARIANT.info      what the model is, and what DEVICE will do with it: decoder, classes, memory, parts (JSON=1)
 make info FILE=x.cvimodel    the same of any model file
 make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
                              CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
