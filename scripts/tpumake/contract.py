@@ -290,7 +290,8 @@ def _types(contract: Contract, decoder: Decoder, outputs: list[dict]) -> None:
         takes = " or ".join(sorted(decoder.takes))
         switch = "1" if decoder.takes == {"int8"} else "0"
         _fail(contract, f"its outputs are {', '.join(others)}, and {title}'s {decoder.name} reads "
-              f"{takes}", f"{model}_QUANT_OUTPUT = {switch}")  # fmt: skip
+              f"{takes}", f"{model}_QUANT_OUTPUT = {switch}, or "
+              f"{_elsewhere(contract.naming)}")  # fmt: skip
     elif len({each["dtype"] for each in outputs}) > 1:
         _fail(contract, f"its outputs are of different types, and {title} goes by the first",
               f"{model}_QUANT_OUTPUT = 0 and no {model}_QUANT_OUTPUT_LIST")  # fmt: skip
