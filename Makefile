@@ -23,6 +23,8 @@ help:
 STANZAS ?= models.mk
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
+# DEVICE: whose software is to understand the model: a name of devices/*.json.
+DEVICE ?= recamera
 # BUILD: the folder for everything that is built. Relative, or without spaces.
 BUILD ?= build
 # VALIDATE: 0 skips the comparisons with the float network and the run on the emulator.
@@ -44,7 +46,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .info, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
+# JSON: 1 has .key, .info, .outputs, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
 LIST ?=
@@ -66,7 +68,7 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
@@ -74,7 +76,7 @@ KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CAC
 STANZA_PARTS := network input dataset calibrate qtable deploy compare
 
 STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
-	INPUT_SHAPES INPUT_TYPES OUTPUTS ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
+	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
 DEFAULT_ONNX                 =
 DEFAULT_PT                   =
 DEFAULT_TORCHSCRIPT          =
@@ -89,6 +91,7 @@ DEFAULT_ALLOW_PICKLE         = 0
 DEFAULT_INPUT_SHAPES         =
 DEFAULT_INPUT_TYPES          =
 DEFAULT_OUTPUTS              = auto
+DEFAULT_DEVICE               = $(DEVICE)
 DEFAULT_ONNX_SIM             =
 DEFAULT_ADD_POSTPROCESS      =
 DEFAULT_LABELS               =
@@ -133,8 +136,8 @@ DEFAULT_FLOAT_LAYERS         =
 STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT QUANT_OUTPUT QUANT_INPUT_LIST \
 	QUANT_OUTPUT_LIST IGNORE_F16_OVERFLOW OP_DIVIDE OPT DISABLE_LAYER_GROUP DYNAMIC ADDR_MODE NUM_CORE NUM_DEVICE \
 	GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
-DEFAULT_FUSE_PREPROCESS      = $(on_camera)
-DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
+DEFAULT_FUSE_PREPROCESS      = $(if $(filter $(UNFUSED),$(call get,$1,DEVICE)),0,$(on_camera))
+DEFAULT_CUSTOMIZATION_FORMAT = $(if $(filter $(PLANAR),$(call get,$1,DEVICE)),RGB_PLANAR,RGB_PACKED)
 DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,1)
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
@@ -171,6 +174,9 @@ DEFAULT_SKIP_VALIDATION      = 0
 tolerance = $(or $(call get,$1,TOLERANCE),$2)
 # The cv18x sit in cameras, whose pictures go into the model as they come. Tensors have no such form.
 on_camera = $(if $(filter cvimodel,$(MODEL)),$(if $(call tensors,$1),0,1),0)
+# What the devices' profiles say of the input; Make reads no JSON.
+UNFUSED := maixcam
+PLANAR  := milkv
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -217,6 +223,11 @@ MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
+endif
+
+DEVICES := $(sort $(patsubst devices/%.json,%,$(wildcard devices/*.json)))
+ifeq ($(filter $(DEVICE),$(DEVICES)),)
+$(error DEVICE=$(DEVICE) is not known; known are: $(DEVICES))
 endif
 
 # The toolchains that there are, and what differs between them: docs/toolchains.md.
@@ -354,8 +365,8 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
-	$(wildcard scripts/tpumake/downgrade/*.py)
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head devices static_shapes) \
+	$(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -454,7 +465,8 @@ $(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call i
 	  $(call extra,$(call framework,$m)) $(call quoted,$(call source,$m)) '{work}/$(@F)' $(call import_flags,$m)
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
-downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
+downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs)) \
+	$(if $(filter auto,$(call get,$1,OUTPUTS)),$(call option,$1,DEVICE,--device))
 downgrade_parameters = $(call onnx,$1) $(downgrade_flags) $(CODE_onnx_downgrade)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
@@ -709,6 +721,16 @@ needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1
 	  $(call labels,$(call model_of,$*)) $(patsubst %,--confidence '%',$(call given,CONF)) $(patsubst %,--overlap '%',$(call given,IOU)) $(if $(JSON),--json)
 
 # ---------------------------------------------------------------------------------------------
+# Outputs: where a network's head is, and what each device wants of it
+
+%.outputs: $$(call seen,$$(call model_of,$$*)) FORCE | $(HELPERS)
+	$(if $(call model_of,$*),,$(error there is no $* whose outputs could be shown; make list shows what there is))
+	$(if $(call direct,$(call model_of,$*)),@echo >&2 'tpumake: $(call model_of,$*) is no ONNX; only in one are outputs found'; exit 2)
+	@'$(VENV)/bin/python' scripts/show_outputs.py $(call quoted,$(call onnx,$(call model_of,$*))) \
+	  --device '$(call get,$(call model_of,$*),DEVICE)' --outputs $(call quoted,$(call get,$(call model_of,$*),OUTPUTS)) $(if $(JSON),--json)
+seen = $(if $1,$(if $(call direct,$1),,$(call as_prerequisite,$(call onnx,$1))))
+
+# ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
 
 define model
@@ -811,6 +833,7 @@ make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
 make MODEL_VARIANT.info      what the model is: chip, inputs, outputs, memory, parts, checksum (JSON=1)
 make info FILE=x.cvimodel    the same of any model file
+make MODEL.outputs           where the network's head is, why, and what each device wants of it (JSON=1)
 make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
                              CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
