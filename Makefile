@@ -46,7 +46,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .info, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
+# JSON: 1 has .key, .info, .outputs, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
 LIST ?=
@@ -379,8 +379,8 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
-	$(wildcard scripts/tpumake/downgrade/*.py)
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head devices static_shapes) \
+	$(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -481,7 +481,8 @@ $(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call i
 	  $(call extra,$(call framework,$m)) $(call quoted,$(call source,$m)) '{work}/$(@F)' $(call import_flags,$m)
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
-downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
+downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs)) \
+	$(if $(filter auto,$(call get,$1,OUTPUTS)),$(call option,$1,DEVICE,--device))
 downgrade_parameters = $(call onnx,$1) $(downgrade_flags) $(CODE_onnx_downgrade)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
@@ -756,6 +757,16 @@ needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1
 	  $(call labels,$(call model_of,$*)) $(patsubst %,--confidence '%',$(call given,CONF)) $(patsubst %,--overlap '%',$(call given,IOU)) $(if $(JSON),--json)
 
 # ---------------------------------------------------------------------------------------------
+# Outputs: where a network's head is, and what each device wants of it
+
+%.outputs: $$(call seen,$$(call model_of,$$*)) FORCE | $(HELPERS)
+	$(if $(call model_of,$*),,$(error there is no $* whose outputs could be shown; make list shows what there is))
+	$(if $(call direct,$(call model_of,$*)),@echo >&2 'tpumake: $(call model_of,$*) is no ONNX; only in one are outputs found'; exit 2)
+	@'$(VENV)/bin/python' scripts/show_outputs.py $(call quoted,$(call onnx,$(call model_of,$*))) \
+	  --device '$(call get,$(call model_of,$*),DEVICE)' --outputs $(call quoted,$(call get,$(call model_of,$*),OUTPUTS)) $(if $(JSON),--json)
+seen = $(if $1,$(if $(call direct,$1),,$(call as_prerequisite,$(call onnx,$1))))
+
+# ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
 
 define model
@@ -860,6 +871,7 @@ make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
 make MODEL_VARIANT.info      what the model is, and what DEVICE will do with it: decoder, classes, memory, parts (JSON=1)
 make info FILE=x.cvimodel    the same of any model file
+make MODEL.outputs           where the network's head is, why, and what each device wants of it (JSON=1)
 make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
                              CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
