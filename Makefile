@@ -226,7 +226,7 @@ $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
 endif
 
 DEVICES := $(sort $(patsubst devices/%.json,%,$(wildcard devices/*.json)))
-ifeq ($(filter $(DEVICE),$(DEVICES)),)
+ifneq ($(words $(filter $(DEVICE),$(DEVICES))),$(if $(DEVICES),1,0))
 $(error DEVICE=$(DEVICE) is not known; known are: $(DEVICES))
 endif
 
