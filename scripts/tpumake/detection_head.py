@@ -142,7 +142,7 @@ class _Finder:
             self.shapes.update(static_shapes(self.model))
         prototypes = [name for name, ends in found.items() if self._is_map(name, ends)]
         if len(prototypes) == len(found):
-            raise NoHead("its outputs are what convolutions give: it is cut already, or no detector")
+            raise NoHead("its outputs are convolutions': it is cut already, or no detector")
         ends = {end for name, those in found.items() if name not in prototypes for end in those}
         levels = self._levels(ends)
         bins = self._bins(self.means[0]) if self.means else 1
@@ -208,7 +208,7 @@ class _Finder:
         return len(shape) == 4 and self.shapes.get(output) == shape
 
     def _levels(self, ends: set[str]) -> list[list[str]]:
-        """The convolutions by the size of what they give, the largest first; each in graph order."""
+        """The convolutions by the size of their result, the largest first; each in graph order."""
         if not ends:
             raise NoHead("no convolution leads to its outputs")
         sizes: dict[tuple[int, int], list[str]] = {}
@@ -304,7 +304,7 @@ class _Finder:
                 continue
             met[here] = None
             for node in self.consumers.get(here, []):
-                if node.op_type in MOVES and here == node.input[0] or node.op_type == "Concat":
+                if node.op_type == "Concat" or (node.op_type in MOVES and here == node.input[0]):
                     waiting.extend(node.output)
         return met
 
@@ -345,7 +345,7 @@ class _Finder:
         for role in levels[0]:
             channels = {self.shapes[level[role]][1] for level in levels}
             if len(channels) > 1:
-                raise NoHead(f"its {role} branches have {sorted(channels)} channels, not all as many")
+                raise NoHead(f"its {role} branches have different channels: {sorted(channels)}")
 
     def _classes(self, level: dict[str, str], family: str, prototypes: list[str]) -> int:
         if family != "anchors":
@@ -371,7 +371,7 @@ class _Finder:
 
     def _joined(self, levels: list[dict[str, str]], prototypes: list[str]) -> dict[str, Tensor]:
         """What the network makes of all strides, where there is such a tensor."""
-        joined = {"prototypes": name for name in prototypes}
+        joined = dict(zip(("prototypes",), prototypes, strict=False))
         if len(self.means) == 1:
             joined["joined-distances"] = self.means[0].output[0]
         for role in set(levels[0]) & set(_EXTRAS.values()):

@@ -32,10 +32,9 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         if np.prod(tensor.dims) <= _FEW and not tensor.external_data:
             numbers[tensor.name] = numpy_helper.to_array(tensor)
-    versions = {each.domain: each.version for each in model.opset_import}
     for node in model.graph.node:
         _compute(node, model, types, numbers)
-        for name, found in _types(node, types, numbers, versions.get(node.domain, 1), model).items():
+        for name, found in _types(node, model, types, numbers).items():
             types.setdefault(name, found)
     return {name: _shape(found) for name, found in types.items() if found.HasField("tensor_type")}
 
@@ -76,17 +75,17 @@ def _compute(
 
 def _types(
     node: onnx.NodeProto,
+    model: onnx.ModelProto,
     types: dict[str, TypeProto],
     numbers: dict[str, np.ndarray],
-    version: int,
-    model: onnx.ModelProto,
 ) -> dict[str, TypeProto]:
     """What onnx's rule for one node says of its outputs."""
     if any(name and name not in types for name in node.input):
         return {}
+    versions = {each.domain: each.version for each in model.opset_import}
     try:
         return onnx.shape_inference.infer_node_outputs(
-            onnx.defs.get_schema(node.op_type, version, node.domain),
+            onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain),
             node,
             {name: types[name] for name in node.input if name},
             {n: numpy_helper.from_array(numbers[n], n) for n in node.input if n in numbers},
