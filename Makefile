@@ -185,6 +185,7 @@ CHIPS_none        :=
 SIDE_CAR_recamera := json
 SIDE_CAR_maixcam  := mud
 SIDE_CAR_milkv    := contract
+SIDE_CAR_none     :=
 SIDE_CARS         := $(sort $(foreach each,recamera maixcam milkv,$(SIDE_CAR_$(each))))
 # How a model gets there: $1 its file, $2 what goes with it.
 ONTO_recamera = '  onto a reCamera: scp $1 recamera@192.168.42.1:/userdata/Models/model.cvimodel' \
@@ -433,7 +434,7 @@ listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$
 files    = $(call files_of,$(wildcard $1),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 # .npz or .npy where the samples are tensors; looked up once, for that reads folders.
-tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call within,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
+tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(if $$(call get,$1,$(call samples,$1)),$$(call within,$$(call path,$1,$(call samples,$1)))))))))$(tensors_of_$1)
 set_flags = $(call quoted,$(call set_path,$1)) --count $(call set_number,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1))) \
 	$(if $(filter $(LISTS),$(word 2,$(subst :, ,$1))),--in-order) \
 	$(if $(call tensors,$(word 1,$(subst :, ,$1))),$(call option,$(word 1,$(subst :, ,$1)),INPUT_SHAPES,--input-shapes))
@@ -668,7 +669,8 @@ side_car = $(if $(bound),$(BUILD)/$1/$(CHIP)/$1_$2.$(SIDE_CAR_$(device)))
 names    = $(or $(call path,$1,LABELS),$(if $(call direct,$1),,$(BUILD)/$1/$1_v8.onnx))
 contract_flags = --device $(device) --variable $1 \
 	$(if $(names),$(if $(call path,$1,LABELS),--labels,--names-from) $(call quoted,$(names)))
-feeding_flags  = $(call options,$1,MEAN SCALE) $(call option,$1,PIXEL_FORMAT,--pixel-format)
+# MaixPy does to pictures what the model doesn't.
+feeding_flags  = $(if $(filter mud,$(SIDE_CAR_$(device))),$(call options,$1,MEAN SCALE) $(call option,$1,PIXEL_FORMAT,--pixel-format))
 contract_parameters = $(contract_flags) $(feeding_flags) $(CODE_check_contract)
 define contract
 $(BUILD)/%.$1: $(BUILD)/%.cvimodel $(BUILD)/$$$$m/$(CHIP)/contract.parameters $$$$(call as_prerequisite,$$$$(call names,$$$$m)) \

@@ -302,7 +302,13 @@ def test_a_caffe_network_has_the_stages_of_others(checkout: Checkout) -> None:
         line.split("--stage ")[1].split()[0] for line in plan.splitlines() if "--stage " in line
     ]
     assert sorted(stages) == [
-        "caffe", "calibrate", "contract", "dataset", "deploy", "stanza", "transform",
+        "caffe",
+        "calibrate",
+        "contract",
+        "dataset",
+        "deploy",
+        "stanza",
+        "transform",
     ]
     assert "--model_def tiny.prototxt --model_data tiny.caffemodel" in plan
     assert "--resize_dims '80,80'" in plan
