@@ -23,6 +23,8 @@ help:
 STANZAS ?= models.mk
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
+# DEVICE: whose software is to understand the model: a name of devices/*.json.
+DEVICE ?= recamera
 # BUILD: the folder for everything that is built. Relative, or without spaces.
 BUILD ?= build
 # VALIDATE: 0 skips the comparisons with the float network and the run on the emulator.
@@ -44,7 +46,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .info, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
+# JSON: 1 has .key, .info, .outputs, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
 LIST ?=
@@ -66,7 +68,7 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
@@ -74,7 +76,7 @@ KNOBS := STANZAS CHIP BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CAC
 STANZA_PARTS := network input dataset calibrate qtable deploy compare
 
 STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
-	INPUT_SHAPES INPUT_TYPES OUTPUTS ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
+	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
 DEFAULT_ONNX                 =
 DEFAULT_PT                   =
 DEFAULT_TORCHSCRIPT          =
@@ -89,6 +91,7 @@ DEFAULT_ALLOW_PICKLE         = 0
 DEFAULT_INPUT_SHAPES         =
 DEFAULT_INPUT_TYPES          =
 DEFAULT_OUTPUTS              = auto
+DEFAULT_DEVICE               = $(DEVICE)
 DEFAULT_ONNX_SIM             =
 DEFAULT_ADD_POSTPROCESS      =
 DEFAULT_LABELS               =
@@ -133,8 +136,8 @@ DEFAULT_FLOAT_LAYERS         =
 STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT QUANT_OUTPUT QUANT_INPUT_LIST \
 	QUANT_OUTPUT_LIST IGNORE_F16_OVERFLOW OP_DIVIDE OPT DISABLE_LAYER_GROUP DYNAMIC ADDR_MODE NUM_CORE NUM_DEVICE \
 	GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
-DEFAULT_FUSE_PREPROCESS      = $(on_camera)
-DEFAULT_CUSTOMIZATION_FORMAT = RGB_PACKED
+DEFAULT_FUSE_PREPROCESS      = $(if $(filter $(UNFUSED),$(call get,$1,DEVICE)),0,$(on_camera))
+DEFAULT_CUSTOMIZATION_FORMAT = $(if $(filter $(PLANAR),$(call get,$1,DEVICE)),RGB_PLANAR,RGB_PACKED)
 DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,1)
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
@@ -171,6 +174,24 @@ DEFAULT_SKIP_VALIDATION      = 0
 tolerance = $(or $(call get,$1,TOLERANCE),$2)
 # The cv18x sit in cameras, whose pictures go into the model as they come. Tensors have no such form.
 on_camera = $(if $(filter cvimodel,$(MODEL)),$(if $(call tensors,$1),0,1),0)
+# What the devices' profiles say of the input; Make reads no JSON.
+UNFUSED := maixcam
+PLANAR  := milkv
+# The chips that a device has, and what the file is that goes with a model there: as their profiles say.
+CHIPS_recamera    := cv181x
+CHIPS_maixcam     := cv181x
+CHIPS_milkv       := cv180x cv181x
+CHIPS_none        :=
+SIDE_CAR_recamera := json
+SIDE_CAR_maixcam  := mud
+SIDE_CAR_milkv    := contract
+SIDE_CAR_none     :=
+SIDE_CARS         := $(sort $(foreach each,recamera maixcam milkv,$(SIDE_CAR_$(each))))
+# How a model gets there: $1 its file, $2 what goes with it.
+ONTO_recamera = '  onto a reCamera: scp $1 recamera@192.168.42.1:/userdata/Models/model.cvimodel' \
+	'                   scp $2 recamera@192.168.42.1:/userdata/Models/model.json'
+ONTO_maixcam  = '  onto a MaixCAM: scp $1 $2 root@maixcam.local:/root/models/'
+ONTO_milkv    = '  onto a Milk-V Duo: scp $1 root@192.168.42.1:/root/'
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -217,6 +238,11 @@ MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
+endif
+
+DEVICES := $(sort $(patsubst devices/%.json,%,$(wildcard devices/*.json)))
+ifneq ($(words $(filter $(DEVICE),$(DEVICES))),$(if $(DEVICES),1,0))
+$(error DEVICE=$(DEVICE) is not known; known are: $(DEVICES))
 endif
 
 # The toolchains that there are, and what differs between them: docs/toolchains.md.
@@ -354,8 +380,8 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
-	$(wildcard scripts/tpumake/downgrade/*.py)
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head devices static_shapes) \
+	$(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -364,6 +390,8 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
 CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
+CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders side_car labels model_info \
+	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
@@ -406,7 +434,7 @@ listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$
 files    = $(call files_of,$(wildcard $1),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 # .npz or .npy where the samples are tensors; looked up once, for that reads folders.
-tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call within,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
+tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(if $$(call get,$1,$(call samples,$1)),$$(call within,$$(call path,$1,$(call samples,$1)))))))))$(tensors_of_$1)
 set_flags = $(call quoted,$(call set_path,$1)) --count $(call set_number,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1))) \
 	$(if $(filter $(LISTS),$(word 2,$(subst :, ,$1))),--in-order) \
 	$(if $(call tensors,$(word 1,$(subst :, ,$1))),$(call option,$(word 1,$(subst :, ,$1)),INPUT_SHAPES,--input-shapes))
@@ -454,7 +482,8 @@ $(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call i
 	  $(call extra,$(call framework,$m)) $(call quoted,$(call source,$m)) '{work}/$(@F)' $(call import_flags,$m)
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
-downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
+downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs)) \
+	$(if $(filter auto,$(call get,$1,OUTPUTS)),$(call option,$1,DEVICE,--device))
 downgrade_parameters = $(call onnx,$1) $(downgrade_flags) $(CODE_onnx_downgrade)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
@@ -632,6 +661,27 @@ $(BUILD)/%.$(MODEL): $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.n
 	  --env TPUMAKE_MODEL_TOLERANCE=$(call model_tolerance,$m,$v) --libc-matters \
 	  $(call tool_with,model_deploy,$(call referrer,$m)) --mlir $m.mlir --model $(@F) $(call deploy_flags,$m,$v)
 
+# contract: what the device will do with the model, and the file that goes with it there. A model that breaks
+# it is put aside, so that nobody copies it. Chips that the device doesn't have are not bound.
+device   = $(call get,$1,DEVICE)
+bound    = $(if $(filter cvimodel,$(MODEL)),$(filter $(CHIP),$(CHIPS_$(device))))
+side_car = $(if $(bound),$(BUILD)/$1/$(CHIP)/$1_$2.$(SIDE_CAR_$(device)))
+names    = $(or $(call path,$1,LABELS),$(if $(call direct,$1),,$(BUILD)/$1/$1_v8.onnx))
+contract_flags = --device $(device) --variable $1 \
+	$(if $(names),$(if $(call path,$1,LABELS),--labels,--names-from) $(call quoted,$(names)))
+# MaixPy does to pictures what the model doesn't.
+feeding_flags  = $(if $(filter mud,$(SIDE_CAR_$(device))),$(call options,$1,MEAN SCALE) $(call option,$1,PIXEL_FORMAT,--pixel-format))
+contract_parameters = $(contract_flags) $(feeding_flags) $(CODE_check_contract)
+define contract
+$(BUILD)/%.$1: $(BUILD)/%.cvimodel $(BUILD)/$$$$m/$(CHIP)/contract.parameters $$$$(call as_prerequisite,$$$$(call names,$$$$m)) \
+		$$$$(wildcard devices/$$$$(call device,$$$$m).json) $(CODE_check_contract)
+	$$(eval built_$$m_$$v := 1)
+	$$(call stage,$$m) contract --untimed --log '$(BUILD)/$$m/$(CHIP)/logs/$$v.contract.log' --in '$$<' --in device='devices/$$(call device,$$m).json' \
+	  $$(if $$(call names,$$m),--in names=$$(call quoted,$$(call names,$$m))) --out '$$@' --refuse '$$<' \
+	  $$(call helper,check_contract) '$$<' '{work}/$$(@F)' $$(call contract_flags,$$m) $$(call feeding_flags,$$m)
+endef
+$(foreach each,$(SIDE_CARS),$(eval $(call contract,$(each))))
+
 # ---------------------------------------------------------------------------------------------
 # Detect: one picture through the ONNX, tpu_mlir's networks and the finished models, side by side
 
@@ -707,6 +757,16 @@ needed    = $(if $(and $(image),$1),$(or $(call absent,$1),$(if $2,$(call raw,$1
 	  $(call labels,$(call model_of,$*)) $(patsubst %,--confidence '%',$(call given,CONF)) $(patsubst %,--overlap '%',$(call given,IOU)) $(if $(JSON),--json)
 
 # ---------------------------------------------------------------------------------------------
+# Outputs: where a network's head is, and what each device wants of it
+
+%.outputs: $$(call seen,$$(call model_of,$$*)) FORCE | $(HELPERS)
+	$(if $(call model_of,$*),,$(error there is no $* whose outputs could be shown; make list shows what there is))
+	$(if $(call direct,$(call model_of,$*)),@echo >&2 'tpumake: $(call model_of,$*) is no ONNX; only in one are outputs found'; exit 2)
+	@'$(VENV)/bin/python' scripts/show_outputs.py $(call quoted,$(call onnx,$(call model_of,$*))) \
+	  --device '$(call get,$(call model_of,$*),DEVICE)' --outputs $(call quoted,$(call get,$(call model_of,$*),OUTPUTS)) $(if $(JSON),--json)
+seen = $(if $1,$(if $(call direct,$1),,$(call as_prerequisite,$(call onnx,$1))))
+
+# ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
 
 define model
@@ -732,14 +792,14 @@ endef
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
-$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)
+$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) $$$$(call side_car,$1,$2)
 	@:$$(if $$(built_$1_$2)$(JSON),,$$(info $1_$2 is up to date.))$$(call event,{"done": "$1_$2"})
-	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$(word 2,$$^)' $(if $(filter cv181x,$(CHIP)),'  onto a reCamera: scp $$(word 2,$$^) recamera@192.168.42.1:/userdata/Models/model.cvimodel')))
+	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$(word 2,$$^)' $$(if $$(call bound,$1),$$(call ONTO_$$(call device,$1),$$(word 2,$$^),$$(word 3,$$^)))))
 .PHONY: $1_$2.key $1_$2.info
 $1_$2.key: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
 	@'$(VENV)/bin/python' scripts/show_key.py $(if $(JSON),--json) $$(call records,$1,$2)
 $1_$2.info: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) | $(HELPERS)
-	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$(word 2,$$^)'
+	@'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) '$$(word 2,$$^)' $$(call contract_flags,$1)
 endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
@@ -769,7 +829,7 @@ event = $(if $(TPUMAKE_EVENTS),$(file >>$(TPUMAKE_EVENTS),$1))
 shell_word = '$(subst ','\'',$1)'
 
 info: | $(HELPERS)
-	@$(if $(FILE),'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) $(call shell_word,$(FILE)),echo >&2 'tpumake: which file? make info FILE=x.cvimodel'; exit 2)
+	@$(if $(FILE),'$(VENV)/bin/python' scripts/model_info.py $(if $(JSON),--json) --device $(DEVICE) $(call shell_word,$(FILE)),echo >&2 'tpumake: which file? make info FILE=x.cvimodel'; exit 2)
 
 # reproduce: what is built twice from nothing, under other conditions, has the same bytes.
 # The models that a target belongs to, and where what they are built from is.
@@ -790,7 +850,9 @@ target_json = {"target": "$1_$2", "model": "$1", "variant": "$2", \
 	"declared": $(if $(filter $2,$(call get,$1,VARIANTS)),true,false), \
 	"refused": $(if $(call impossible,$1,$2),$(call json,$(call impossible,$1,$2)),null), \
 	"output": "$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)", "sources": {$(call sources_json,$1)}, \
-	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)))}
+	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(call contract_record,$1,$2) $(subst ',,$(call records,$1,$2)))}
+# The last one is the model's own.
+contract_record = $(if $(bound),$(BUILD)/$1/$(CHIP)/logs/$2.contract.key)
 sources_json = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $(foreach name,$(call kind,$1) CAFFEMODEL TEST_INPUT,$(if \
 	$(call path,$1,$(name)),"$1_$(name)":$(call json,$(call path,$1,$(name))))))))
 last_target = $(lastword $(MODELS))_$(lastword $(VARIANTS))
@@ -807,8 +869,9 @@ make MODEL, make all         every variant of a model's stanza; of all models, w
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
-make MODEL_VARIANT.info      what the model is: chip, inputs, outputs, memory, parts, checksum (JSON=1)
+make MODEL_VARIANT.info      what the model is, and what DEVICE will do with it: decoder, classes, memory, parts (JSON=1)
 make info FILE=x.cvimodel    the same of any model file
+make MODEL.outputs           where the network's head is, why, and what each device wants of it (JSON=1)
 make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
                              CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes

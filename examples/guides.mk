@@ -25,6 +25,7 @@ $(eval $(call model,yolov5s))
 # The same, cut at its three convolutions (Sophgo's quick start, for BM1684X and BM1684).
 yolov5s_cut_ONNX          = $(BUILD)/examples/yolov5s.onnx
 yolov5s_cut_INPUT_SHAPES  = [[1,3,640,640]]
+yolov5s_cut_DEVICE        = none
 yolov5s_cut_SCALE         = 0.0039216,0.0039216,0.0039216
 yolov5s_cut_PIXEL_FORMAT  = rgb
 yolov5s_cut_OUTPUTS       = /model.24/m.0/Conv_output_0,/model.24/m.1/Conv_output_0,/model.24/m.2/Conv_output_0
@@ -45,6 +46,7 @@ $(eval $(call model,yolov8n))
 # Tiny YOLOv3 in mixed precision (Sophgo's guide to it, for BM1684X).
 yolov3_tiny_ONNX          = $(BUILD)/examples/yolov3_tiny.onnx
 yolov3_tiny_INPUT_SHAPES  = [[1,3,416,416]]
+yolov3_tiny_DEVICE        = none
 yolov3_tiny_SCALE         = 0.0039216,0.0039216,0.0039216
 yolov3_tiny_PIXEL_FORMAT  = rgb
 yolov3_tiny_OUTPUTS       = convolution_output1,convolution_output
@@ -87,6 +89,7 @@ $(eval $(call model,resnet50_tf))
 
 simple_net_PT           = tests/data/frameworks/net.torchscript
 simple_net_INPUT_SHAPES = [[1,3,64,64]]
+simple_net_DEVICE       = none
 simple_net_SCALE        = 0.0039216,0.0039216,0.0039216
 simple_net_PIXEL_FORMAT = rgb
 simple_net_DATASET      = datasets/shapes
@@ -94,6 +97,7 @@ $(eval $(call model,simple_net))
 
 yolov5s_pt_TORCHSCRIPT  = tests/data/frameworks/net.torchscript
 yolov5s_pt_INPUT_SHAPES = [[1,3,64,64]]
+yolov5s_pt_DEVICE       = none
 yolov5s_pt_SCALE        = 0.0039216,0.0039216,0.0039216
 yolov5s_pt_PIXEL_FORMAT = rgb
 yolov5s_pt_DATASET      = datasets/shapes
@@ -101,6 +105,7 @@ $(eval $(call model,yolov5s_pt))
 
 mnet_PB           = tests/data/frameworks/net.pb
 mnet_INPUT_SHAPES = [[1,3,64,64]]
+mnet_DEVICE       = none
 mnet_SCALE        = 0.0039216,0.0039216,0.0039216
 mnet_PIXEL_FORMAT = rgb
 mnet_DATASET      = datasets/shapes
@@ -108,6 +113,7 @@ $(eval $(call model,mnet))
 
 squeezenet_PADDLE       = tests/data/frameworks/paddle3
 squeezenet_INPUT_SHAPES = [[1,3,64,64]]
+squeezenet_DEVICE       = none
 squeezenet_SCALE        = 0.0039216,0.0039216,0.0039216
 squeezenet_PIXEL_FORMAT = rgb
 squeezenet_DATASET      = datasets/shapes

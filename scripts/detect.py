@@ -22,7 +22,7 @@ from tpumake.detections import (
     suppress,
 )
 from tpumake.drawing import Panel, side_by_side
-from tpumake.labels import label, names_in, read_labels
+from tpumake.labels import label, metadata_of, names_in, read_labels
 from tpumake.letterbox import Fit, fit
 from tpumake.network_input import read_network_input
 from tpumake.pictures import UnusableError, pixels
@@ -148,17 +148,7 @@ def class_names(labels: Path | None, network: Path | None) -> list[str]:
         return read_labels(labels)
     if not network:
         return []
-    # It takes as long to import as all the rest together.
-    import onnx
-
-    try:
-        model = onnx.load(network, load_external_data=False)
-    except OSError as error:
-        raise BadInput(f"{network}: {error.strerror}") from None
-    except Exception as error:
-        # protobuf's own exceptions.
-        raise BadInput(f"{network}: no ONNX that can be read ({error})") from None
-    return names_in({entry.key: entry.value for entry in model.metadata_props})
+    return names_in(metadata_of(network))
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -8,14 +8,30 @@ from pathlib import Path
 
 import click
 
-from tpumake import cli
+from tpumake import cli, contract
+from tpumake.contract import Contract, Naming
+from tpumake.labels import metadata_of, read_labels
 from tpumake.model_info import describe, lines
+
+_PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="One document, schemas/info.schema.json.")
-def command(file: Path, as_json: bool) -> None:
+@click.option("--device", help="Also tell what that device will do with it: a name of "
+              "devices/*.json.")  # fmt: skip
+@click.option("--variable", default="<model>", help="The model's name in its stanza.")
+@click.option("--names-from", type=_PATH, help="The ONNX whose metadata name the classes.")
+@click.option("--labels", type=_PATH, help="The classes' names, one a line, instead.")
+def command(
+    file: Path,
+    as_json: bool,
+    device: str | None,
+    variable: str,
+    names_from: Path | None,
+    labels: Path | None,
+) -> None:
     """Tell what FILE, a cvimodel or a bmodel, is.
 
     For which chip, made when and by what, its inputs and outputs, the memory that it takes, the
@@ -23,13 +39,28 @@ def command(file: Path, as_json: bool) -> None:
     """
     file = file.expanduser()
     told = describe(file)
-    click.echo(json.dumps(told, indent=1, allow_nan=False) if as_json else "\n".join(lines(told)))
+    held = None
+    if device:
+        metadata = metadata_of(names_from) if names_from else {}
+        names = read_labels(labels) if labels else []
+        held = _held(told, device, Naming.of(variable, metadata, names))
+    if as_json:
+        document = told | {"contract": contract.document(held) if held else None}
+        click.echo(json.dumps(document, indent=1, allow_nan=False))
+    else:
+        click.echo("\n".join(lines(told, contract.lines(held) if held else [])))
     if told["checksum"]["right"] is False:
         checksum = told["checksum"]
         raise cli.CheckFailed(
             f"{file}: damaged, the {checksum['algorithm'].upper()} of {checksum['covers']} is "
             "another than the file says; copy it again, or make it again"
         )
+
+
+def _held(told: dict, name: str, naming: Naming) -> Contract | None:
+    """The model's contract with a device; None where the device has no such chip."""
+    device = contract.read_device(name)
+    return contract.check(told, device, naming) if told["chip"] in device["chips"] else None
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import onnx
 
-from tpumake import onnx_io
+from tpumake import devices, onnx_io
 from tpumake.cli import BadInput, run
-from tpumake.detection_head import find_branches, interleaved
+from tpumake.detection_head import NoHead, find_head
+from tpumake.devices import Selection
 from tpumake.downgrade import BASE, Report, downgrade
 from tpumake.downgrade.model import LOWEST
 from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
@@ -37,7 +38,13 @@ from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
     "--outputs",
     metavar="A,B,C",
     help="Cut the network at these tensors; they become its outputs, in this order. "
-    "`auto` finds the convolutions that a YOLO head ends in, and keeps others' outputs.",
+    "`auto` finds where a YOLO's head ends and takes what the device wants; others stay whole.",
+)
+@click.option(
+    "--device",
+    default=devices.DEFAULT,
+    show_default=True,
+    help="With `--outputs auto`, which device's wishes count: a name of devices/*.json.",
 )
 @click.option(
     "--verify",
@@ -52,6 +59,7 @@ def onnx_downgrade(
     opset: int,
     ir: int,
     outputs: str | None,
+    device: str,
     check: bool,
     as_json: bool,
 ) -> None:
@@ -61,7 +69,9 @@ def onnx_downgrade(
     the results differ.
     """
     network = onnx_io.load(source)
-    names = _names(outputs, network.model)
+    profile = devices.read(device)
+    selection = _automatic(network.model, profile) if outputs == "auto" else None
+    names = selection.names() if selection else _given(outputs)
     onnx_io.check_target(network, target)
     if names is not None:
         onnx_io.select_outputs(network, names)
@@ -75,13 +85,23 @@ def onnx_downgrade(
 
     onnx_io.save(network, target, accept)
     verdict = verdicts[0] if verdicts else None
-    click.echo(_as_json(report, names, verdict) if as_json else _line(report, names, verdict))
+    if as_json:
+        click.echo(_as_json(report, names, verdict))
+        return
+    for note in selection.notes if selection else ():
+        click.echo(note)
+    click.echo(_line(report, names, verdict))
 
 
-def _names(outputs: str | None, model: onnx.ModelProto) -> list[str] | None:
-    """The tensors to cut at; with `auto`, None where no detection head is found."""
-    if outputs == "auto":
-        return interleaved(find_branches(model))
+def _automatic(model: onnx.ModelProto, profile: dict) -> Selection:
+    """What the device wants of the network."""
+    try:
+        return devices.select(find_head(model), profile)
+    except NoHead:
+        return devices.select(None, profile)
+
+
+def _given(outputs: str | None) -> list[str] | None:
     if outputs is None:
         return None
     return [name.strip() for name in outputs.split(",") if name.strip()]

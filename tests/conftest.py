@@ -107,8 +107,8 @@ class Checkout:
 
 
 PROJECT = (
-    "Makefile", "models.mk", "scripts", "schemas", "requirements", "models", "datasets", "examples",
-    "training", "tests/data/frameworks",
+    "Makefile", "models.mk", "scripts", "schemas", "devices", "requirements", "models", "datasets",
+    "examples", "training", "tests/data/frameworks",
 )  # fmt: skip
 
 

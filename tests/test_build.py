@@ -80,6 +80,18 @@ def test_its_description_is_what_model_tool_says(built: Checkout, toolchain: Too
     assert "images_raw (RGB_PACKED, aligned)" in built.make("tiny_int8.info").stdout
 
 
+def test_it_keeps_the_cameras_contract(built: Checkout) -> None:
+    """Its side-car is there, and `.info` tells what the camera will make of it."""
+    data = (built.path / MODEL).read_bytes()
+    side_car = json.loads((built.path / MODEL).with_suffix(".json").read_text())
+    assert side_car["classes"] == ["circle", "square", "triangle", "star"]
+    assert side_car["checksum"] == hashlib.md5(data).hexdigest()
+    held = json.loads(built.make("tiny_int8.info", "JSON=1").stdout)["contract"]
+    assert (held["decoder"], held["classes"], held["kept"]) == ("YOLO11", 4, True)
+    assert held["findings"] == []
+    assert "decoder        YOLO11 (detect)" in built.make("tiny_int8.info").stdout
+
+
 def test_it_was_compared_and_ran_on_the_emulator(built: Checkout) -> None:
     log = (built.path / "build/tiny/cv181x/logs/int8.log").read_text()
     assert "Start TPU Simulator for cv181x" in log
@@ -100,10 +112,14 @@ def test_nothing_but_results_and_logs_is_left(built: Checkout) -> None:
         "datasets/shapes-16/manifest.json",
         "tiny/calibrate.parameters",
         "tiny/checked",
+        "tiny/cv181x/contract.parameters",
         "tiny/cv181x/int8.parameters",
+        "tiny/cv181x/logs/int8.contract.key",
+        "tiny/cv181x/logs/int8.contract.log",
         "tiny/cv181x/logs/int8.key",
         "tiny/cv181x/logs/int8.log",
         "tiny/cv181x/tiny_int8.cvimodel",
+        "tiny/cv181x/tiny_int8.json",
         "tiny/downgrade.parameters",
         "tiny/logs/calibrate.key",
         "tiny/logs/calibrate.log",
@@ -199,6 +215,34 @@ def test_a_result_below_the_tolerance_fails_and_nothing_is_lost(second: Checkout
     assert "Traceback" not in done.stderr
     # The earlier model was good by its own parameters, is not lost, and is good by them again.
     assert (second.path / MODEL).read_bytes() == before
+    assert stages(second.make("tiny_int8").stdout) == []
+
+
+def test_a_model_that_breaks_the_contract_is_put_aside(second: Checkout) -> None:
+    """And comes back, without being built again, when what was wrong is put right."""
+    model, before = second.path / MODEL, (second.path / MODEL).read_bytes()
+    labels = second.path / "labels.txt"
+    labels.write_text("one\ntwo\nthree\n")
+    argument = "tiny_LABELS=labels.txt"
+    for _ in range(2):
+        done = second.make("tiny_int8", argument, check=False)
+        assert done.returncode == 2
+        assert "finds 4 classes in it, and there are 3 names; tiny_LABELS = " in done.stderr
+        assert "put aside" in done.stderr
+        assert "→" not in done.stdout
+        assert not model.exists()
+        assert not model.with_suffix(".json").exists()
+        assert Path(f"{model}.refused").read_bytes() == before
+    labels.write_text("one\ntwo\nthree\nvier\n")
+    said = second.make("tiny_int8", argument).stdout
+    assert stages(said) == []
+    assert re.search(r"^tiny +contract +reCamera: YOLO11 decoder, 4 classes, ION 0.1 of 50 MB$",
+                     said, re.M)  # fmt: skip
+    assert "tiny_int8.json recamera@192.168.42.1:/userdata/Models/model.json" in said
+    assert model.read_bytes() == before
+    assert not Path(f"{model}.refused").exists()
+    assert json.loads(model.with_suffix(".json").read_text())["classes"][3] == "vier"
+    # Other names are no reason to deploy again.
     assert stages(second.make("tiny_int8").stdout) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from tpumake.detection_head import find_branches
+from tpumake.detection_head import find_head
 from tpumake.detections import (
     Candidates,
     Detections,
@@ -202,7 +202,8 @@ def test_names_that_are_too_many_or_too_few_are_told(shapes: list, has: int) -> 
 def both_ways(network: str, pictures: int) -> list[tuple[Candidates, Candidates]]:
     """Candidates of the whole network, and of its box and class convolutions."""
     model = onnx.load(ROOT / f"models/{network}.onnx")
-    names = [branch.output for branch in find_branches(model)]
+    levels = find_head(model).levels
+    names = [level.branches[role].name for role in ("box", "class") for level in levels]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

@@ -301,7 +301,15 @@ def test_a_caffe_network_has_the_stages_of_others(checkout: Checkout) -> None:
     stages = [
         line.split("--stage ")[1].split()[0] for line in plan.splitlines() if "--stage " in line
     ]
-    assert sorted(stages) == ["caffe", "calibrate", "dataset", "deploy", "stanza", "transform"]
+    assert sorted(stages) == [
+        "caffe",
+        "calibrate",
+        "contract",
+        "dataset",
+        "deploy",
+        "stanza",
+        "transform",
+    ]
     assert "--model_def tiny.prototxt --model_data tiny.caffemodel" in plan
     assert "--resize_dims '80,80'" in plan
     assert plan.count("/run' with_extra caffe model_transform.py") == 1

@@ -29,6 +29,7 @@ STANZA = """
 {name}_SCALE        = 0.0039216,0.0039216,0.0039216
 {name}_PIXEL_FORMAT = rgb
 {name}_DATASET      = datasets/shapes
+{name}_DEVICE       = none
 {name}_INPUT_NUM    = 10
 {name}_TUNE_NUM     = 0
 $(eval $(call model,{name}))

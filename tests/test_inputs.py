@@ -24,6 +24,7 @@ STANZAS = """
 pair_ONNX           = models/pair.onnx
 pair_INPUT_SHAPES   = [[1,3,32,32],[1,16]]
 pair_OUTPUTS        = none
+pair_DEVICE         = none
 pair_DATASET        = datasets/pair
 pair_CHANNEL_FORMAT = none
 pair_TUNE_NUM       = 2
@@ -31,6 +32,7 @@ $(eval $(call model,pair))
 vector_ONNX           = models/vector.onnx
 vector_INPUT_SHAPES   = [[1,8,16]]
 vector_OUTPUTS        = none
+vector_DEVICE         = none
 vector_DATASET        = datasets/vector
 vector_CHANNEL_FORMAT = none
 vector_TUNE_NUM       = 2
@@ -38,13 +40,22 @@ $(eval $(call model,vector))
 stereo_ONNX         = models/stereo.onnx
 stereo_INPUT_SHAPES = [[1,3,32,32],[1,3,32,32]]
 stereo_OUTPUTS      = none
+stereo_DEVICE       = none
 stereo_SCALE        = 0.0039216,0.0039216,0.0039216
 stereo_PIXEL_FORMAT = rgb
 stereo_DATA_LIST    = datasets/stereo.txt
 stereo_TUNE_NUM     = 0
 $(eval $(call model,stereo))
 """
-QUICK = ("tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0", "tiny_OPT=1")
+CUT = ",".join(
+    f"/model.23/cv{branch}.{stride}/cv{branch}.{stride}.2/Conv_output_0"
+    for stride in range(3)
+    for branch in (2, 3)
+)
+# Most of these inputs are no camera's.
+QUICK = (
+    "tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0", "tiny_OPT=1", "tiny_DEVICE=none", f"tiny_OUTPUTS={CUT}",
+)  # fmt: skip
 
 
 def inputs(checkout: Checkout, name: str) -> list[Tensor]:

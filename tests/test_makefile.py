@@ -186,6 +186,44 @@ def test_an_unknown_output_gets_the_nearest_ones(checkout: Checkout) -> None:
     assert 'no tensor "output1" in models/tiny.onnx; did you mean "output0"?' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "side_cars"),
+    [
+        ((), ["tiny_int8.json"]),
+        (("DEVICE=maixcam",), ["tiny_int8.mud"]),
+        (("tiny_DEVICE=milkv", "CHIP=cv180x"), ["tiny_int8.contract"]),
+        (("DEVICE=none",), []),
+        # reCamera has no such chips.
+        (("CHIP=cv180x",), []),
+        (("CHIP=bm1684x",), []),
+    ],
+)
+def test_a_device_binds_its_own_chips(
+    project: Checkout, arguments: tuple[str, ...], side_cars: list[str]
+) -> None:
+    said = project.make("-n", "tiny_int8", *arguments).stdout.replace("\\\n", " ")
+    contracts = [line for line in said.splitlines() if " --stage contract " in line]
+    made = [Path(out).name for line in contracts for out in re.findall(r"--out '([^']+)'", line)]
+    assert made == side_cars
+    assert ("  onto a" in said) is bool(side_cars)
+
+
+def test_the_makefile_says_of_devices_what_their_profiles_say() -> None:
+    """Make reads no JSON."""
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    for path in (ROOT / "devices").glob("*.json"):
+        profile = json.loads(path.read_text())
+        told = dict(re.findall(rf"^(\w+)_{path.stem}\s*:?= *(.*)$", makefile, re.M))
+        assert told["CHIPS"].split() == profile["chips"]
+        if not profile["chips"]:
+            continue
+        assert told["SIDE_CAR"] == (profile["side_car"] or "contract")
+        install = profile["install"]
+        for place in filter(None, (install["model"], install["side_car"])):
+            whole = f"{install['host']}:{place.partition('{name}')[0]}"
+            assert whole in told["ONTO"]
+
+
 def test_two_models_share_a_dataset_of_the_same_number(checkout: Checkout) -> None:
     target = "build/datasets/shapes-16/manifest.json"
     assert "16 pictures from datasets/shapes" in checkout.make(target).stdout
@@ -218,6 +256,7 @@ PLUMBING = {"__init__", "cli", "errors", "events", "files", "folders"}
         ("calibrate", "tpumake/settling.py"),
         ("deploy", "npz_compare.py"),
         ("deploy", "tpumake/settling.py"),
+        ("contract", "check_contract.py"),
     ],
 )
 def test_a_stages_key_covers_all_code_that_does_its_work(

@@ -25,7 +25,8 @@ class Display:
     lines would overwrite each other. Elsewhere nothing is shown before the end.
     """
 
-    def __init__(self, model: str, stage: str, verbose: bool) -> None:
+    def __init__(self, model: str, stage: str, verbose: bool, timed: bool = True) -> None:
+        self.timed = timed
         self.head = f"{model:<8} {stage:<12}"
         self.verbose = verbose
         together = any(word.startswith(("-j", "--jobserver")) for word in
@@ -79,7 +80,11 @@ class Display:
         """Show the stage's last line, if it has a figure to show."""
         self._erase()
         if figure:
-            print(f"{self.head} {figure:<58} {how_long:>8}", flush=True)
+            first, *more = figure.splitlines()
+            if self.timed:
+                first = f"{first:<58} {how_long:>8}"
+            below = [f"{' ' * len(self.head)} {each}" for each in more]
+            print("\n".join([f"{self.head} {first}", *below]), flush=True)
 
     def failed(self, cause: str, advice: str, log: Path | None) -> None:
         """Show why the stage failed, what to do, and where to read more, on standard error."""

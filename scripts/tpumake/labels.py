@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tpumake.errors import BadInput
 
-__all__ = ["label", "names_in", "read_labels"]
+__all__ = ["label", "metadata_of", "names_in", "read_labels"]
 
 # Who has more classes than this has given another file.
 _MOST = 100_000
@@ -29,6 +29,24 @@ def read_labels(path: Path) -> list[str]:
     if not names or len(names) > _MOST:
         raise BadInput(f"{path}: {len(names)} names; give a list of them, one a line")
     return names
+
+
+def metadata_of(network: Path) -> dict[str, str]:
+    """What the exporter wrote into an ONNX file about it.
+
+    :raises BadInput: it is none, or can't be read
+    """
+    # It takes as long to import as all the rest together.
+    import onnx
+
+    try:
+        model = onnx.load(network, load_external_data=False)
+    except OSError as error:
+        raise BadInput(f"{network}: {error.strerror}") from None
+    except Exception as error:
+        # protobuf's own exceptions.
+        raise BadInput(f"{network}: no ONNX that can be read ({error})") from None
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def names_in(metadata: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tpumake import bmodel_reader, cvimodel_reader
@@ -320,8 +321,11 @@ def _bm_tensor(tensor: bmodel_reader.Tensor) -> dict:
 # For people
 
 
-def lines(told: dict) -> list[str]:
-    """The description as text, a line each, in columns."""
+def lines(told: dict, contract: Sequence[str] = ()) -> list[str]:
+    """The description as text, a line each, in columns.
+
+    :param contract: lines on what a device will do with it, which come between
+    """
     memory, checksum = told["memory"], told["checksum"]
     where = "ION memory" if told["kind"] == "cvimodel" else "device memory"
     shown = ("weights", "commands", "private", "shared", "io")
@@ -340,6 +344,7 @@ def lines(told: dict) -> list[str]:
         ("programs", str(len(told["programs"]))),
     ]  # fmt: skip
     text = [f"{name:<13}  {value}" for name, value in head]
+    text += ["", *contract] if contract else []
     for program in told["programs"]:
         title = f"program {program['name']}, stage {program['stage']}"
         text += ["", title + (", dynamic" if program["dynamic"] else "")]

@@ -21,7 +21,7 @@ from tpumake.display import Display
 from tpumake.errors import BadInput, CheckFailed, run_guarded
 from tpumake.files import locked
 from tpumake.job import Job, drop_by_products, fresh
-from tpumake.keys import Digests, Key, Record
+from tpumake.keys import Digests, Key, Record, why
 
 if TYPE_CHECKING:
     from tpumake.cache import Cache
@@ -36,6 +36,7 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
     :raises CheckFailed: the tool or a check failed; one line with the cause
     """
     record, key = Record.load(job.record), job.key(digests)
+    _take_back(job, record, key, digests)
     reason = fresh(job, record, key, digests)
     note: Callable[[str], None] = display.note if chosen.why else lambda text: None
     if not reason:
@@ -157,6 +158,10 @@ def parser() -> argparse.ArgumentParser:
         "private folder")  # fmt: skip
     add("--same-addresses", action="store_true", help="switch address randomisation off")
     add("--libc-matters", action="store_true", help="the host's C library is part of the key")
+    add("--untimed", action="store_true", help="how long it took is not worth telling")
+    add("--refuse", dest="refused", action="append", default=[], type=Path, metavar="PATH",
+        help="an input that is put aside, as PATH.refused, if the command finds it wanting; its "
+        "outputs go")  # fmt: skip
     add("--keep-times", action="store_true", help="results that are what they should be are not "
         "older than anything")  # fmt: skip
     add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
@@ -211,13 +216,17 @@ def main() -> int:
         keep_times=chosen.keep_times,
         libc_matters=chosen.libc_matters,
     )
-    display = Display(job.model, chosen.label or job.stage, chosen.verbose)
+    display = Display(job.model, chosen.label or job.stage, chosen.verbose, not chosen.untimed)
     try:
         with Digests(job.build / ".digests") as digests:
             make(job, digests, display, chosen)
+        for path in (*chosen.refused, *job.outputs):
+            _aside(path).unlink(missing_ok=True)
     except CheckFailed as error:
         from tpumake.stages import STAGES
 
+        if chosen.refused:
+            _put_aside(chosen.refused, job.outputs)
         display.failed(str(error), STAGES[job.stage].advice, job.log)
         _note(job, "failed", cause=str(error), log=str(job.log))
         return 1
@@ -229,6 +238,29 @@ def main() -> int:
         _note(job, "interrupted")
         raise
     return 0
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.refused")
+
+
+def _take_back(job: Job, record: Record | None, key: Key, digests: Digests) -> None:
+    """Take results back that another stage refused, if they are what this one would make."""
+    for out in job.outputs:
+        aside = _aside(out)
+        if out.exists() or not aside.exists() or not record or why(record, key, []):
+            continue
+        if digests.of(aside) == record.outputs.get(out.name):
+            aside.replace(out)
+
+
+def _put_aside(inputs: list[Path], outputs: list[Path]) -> None:
+    """Leave nothing that looks finished. The stage that made it takes it back when it may."""
+    for path in outputs:
+        path.unlink(missing_ok=True)
+    for path in inputs:
+        if path.exists():
+            path.replace(_aside(path))
 
 
 def _bad_input(job: Job, display: Display, cause: str) -> int:

@@ -19,8 +19,6 @@ from tpumake.job import Job
 
 __all__ = ["STAGES", "Result", "Stage", "explain"]
 
-# The memory that reCamera's firmware keeps for the TPU, in MB.
-ION_POOL = 50
 Progress = tuple[str, int, int]
 
 
@@ -288,11 +286,17 @@ def _memory_on_the_chip(info: str) -> str:
     """What model_tool says of the memory that a model takes there."""
     ion = re.search(r"ION Memory Size: \(([\d.]+) MB\)", info)
     if ion:
-        return f"ION {float(ion[1]):.1f} of {ION_POOL} MB"
+        return f"ION {float(ion[1]):.1f} MB"
     device = re.search(r"^device mem size: (\d+)", info, re.M)
     if device:
         return f"device memory {int(device[1]) / 1e6:.1f} MB"
     raise CheckFailed("model_tool can't read the model that was built")
+
+
+def _contract(result: Result) -> str:
+    """The summary, and under it what may be wrong all the same."""
+    warnings = re.findall(r"^warning: .+$", result.log, re.M)
+    return "\n".join([_last_line(result), *warnings])
 
 
 def _picture_progress(line: str) -> Progress | None:
@@ -350,6 +354,9 @@ STAGES = {
         before=_reference_outputs,
         memory=_deploy_memory,
     ),
+    "contract": Stage(
+        _contract, advice="the model is put aside, under the same name with .refused behind it"
+    ),
     "lower": Stage(_operations),
     "picture": Stage(_last_line),
     "onnx": Stage(_last_line),
@@ -405,7 +412,7 @@ _KNOWN = (
 )
 # The last words of our own helpers are the cause, and may be more than one line.
 _OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_(stanza|tflite|caffe)|import_\w+"
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_(stanza|tflite|caffe|contract)|import_\w+"
     r"|merge_qtable|letterbox_picture|run_onnx): ",
     re.M,
 )

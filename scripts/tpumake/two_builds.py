@@ -22,7 +22,7 @@ from tpumake.errors import BadInput
 __all__ = ["BuildFailed", "Condition", "Request", "Twice", "build_twice", "results"]
 
 # What a build reads besides makefiles, networks and pictures.
-_READ = ("scripts", "schemas", "requirements")
+_READ = ("scripts", "schemas", "devices", "requirements")
 # The copy's own name: a build must not mind spaces and letters beyond ASCII.
 _COPY = "a copy, größer"
 # Notes on how a build went, in which paths and times belong.

@@ -13,8 +13,8 @@ from tpumake.cli import BadInput
 
 __all__ = ["Stage", "outside_inputs", "read_graph"]
 
-# It checks variables that only the Makefile has.
-ONLY_OURS = {"stanza"}
+# They check variables that only the Makefile has, and what a device will do with the model.
+ONLY_OURS = {"stanza", "contract"}
 
 
 @dataclass(frozen=True)
