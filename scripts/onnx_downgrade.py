@@ -90,7 +90,8 @@ def onnx_downgrade(
         return
     for note in selection.notes if selection else ():
         click.echo(note)
-    click.echo(_line(report, names, verdict))
+    cut = None if selection and selection.whole else names
+    click.echo(_line(report, cut, verdict))
 
 
 def _automatic(model: onnx.ModelProto, profile: dict) -> Selection:

@@ -33,8 +33,14 @@ class Selection:
     notes: tuple[str, ...] = ()
 
     def names(self) -> list[str] | None:
-        """The tensors to cut at; None where nothing is cut."""
-        return None if self.whole else [tensor.name for _, tensor in self.outputs]
+        """The tensors to cut at; None where nothing is cut, and there is no order to keep.
+
+        A whole network is "cut" at its own outputs where there are several: older exporters compute
+        masks' prototypes first, and tpu_mlir lists outputs as they are computed.
+        """
+        if self.whole and len(self.outputs) < 2:
+            return None
+        return [tensor.name for _, tensor in self.outputs]
 
 
 def names() -> list[str]:
