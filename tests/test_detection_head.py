@@ -103,6 +103,7 @@ ROLES = {
     ("yolo11-pose", "milkv"): THREE,
     ("yolo11-pose", "maixcam"): ["joined-distances", "joined-scores", "joined-keypoints"],
     ("yolo11-pose", "none"): ["own"],
+    ("yolov8-obb", "none"): ["box", "class", "angle"] * 3,
     ("yolov8-seg", "milkv"): [*["box", "class", "mask"] * 3, "prototypes"],
     ("yolov8-seg", "maixcam"): ["joined-distances", "joined-scores", "joined-mask", "prototypes"],
     ("yolov8-seg", "none"): ["own", "own"],

@@ -156,6 +156,7 @@ def test_no_detector_is_told_in_one_line(tmp_path: Path) -> None:
     assert "no detection head: it ends in a Gemm, as classifiers do" in done.stderr
 
 
+@pytest.mark.slow
 def test_make_shows_them(project: Checkout) -> None:
     done = project.make("tiny.outputs", "DEVICE=milkv", "JSON=1")
     document = json.loads(done.stdout)

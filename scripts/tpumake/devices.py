@@ -71,7 +71,7 @@ def select(head: Head | None, profile: dict) -> Selection:
     if head is None:
         return Selection((), True, decoder, tuple(notes))
     if entry["outputs"] == ["own"]:
-        if not head.chooses:
+        if not head.lacking:
             return Selection(tuple(("own", each) for each in head.own), True, decoder, tuple(notes))
         return Selection(_cut(head), False, *_in_place_of_own(head, decoder, profile))
     missing = [role for role in entry["outputs"] if not _tensors(head, role)]
@@ -87,7 +87,7 @@ def _in_place_of_own(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Decoder and notes where the network's own outputs can't be had."""
     why = (
-        f"Its own outputs come from {' and '.join(head.chooses)}, which no chip here computes: it "
+        f"Its own outputs come from {' and '.join(head.lacking)}, which the cameras' chips lack: it "
         "is cut before."
     )
     if decoder is None:
