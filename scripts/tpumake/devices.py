@@ -10,10 +10,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tpumake.detection_head import Head, Tensor
+import onnx
+
+from tpumake.detection_head import Head, NoHead, Tensor, find_head
 from tpumake.errors import BadInput
 
-__all__ = ["DEFAULT", "FOLDER", "Selection", "names", "read", "select"]
+__all__ = ["DEFAULT", "FOLDER", "Selection", "automatic", "names", "read", "select"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "devices"
 DEFAULT = "recamera"
@@ -60,6 +62,14 @@ def read(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def automatic(model: onnx.ModelProto, profile: dict) -> Selection:
+    """What a device wants of a network, which may have no detection head."""
+    try:
+        return select(find_head(model), profile)
+    except NoHead:
+        return select(None, profile)
+
+
 def select(head: Head | None, profile: dict) -> Selection:
     """Choose a network's outputs for a device.
 
@@ -87,8 +97,8 @@ def _in_place_of_own(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Decoder and notes where the network's own outputs can't be had."""
     why = (
-        f"Its own outputs come from {' and '.join(head.lacking)}, which the cameras' chips lack: it "
-        "is cut before."
+        f"Its own outputs come from {' and '.join(head.lacking)}, which the cameras' chips lack: "
+        "it is cut before."
     )
     if decoder is None:
         return None, (why,)
