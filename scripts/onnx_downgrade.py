@@ -10,8 +10,6 @@ import onnx
 
 from tpumake import devices, onnx_io
 from tpumake.cli import BadInput, run
-from tpumake.detection_head import NoHead, find_head
-from tpumake.devices import Selection
 from tpumake.downgrade import BASE, Report, downgrade
 from tpumake.downgrade.model import LOWEST
 from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
@@ -70,7 +68,7 @@ def onnx_downgrade(
     """
     network = onnx_io.load(source)
     profile = devices.read(device)
-    selection = _automatic(network.model, profile) if outputs == "auto" else None
+    selection = devices.automatic(network.model, profile) if outputs == "auto" else None
     names = selection.names() if selection else _given(outputs)
     onnx_io.check_target(network, target)
     if names is not None:
@@ -90,15 +88,8 @@ def onnx_downgrade(
         return
     for note in selection.notes if selection else ():
         click.echo(note)
-    click.echo(_line(report, names, verdict))
-
-
-def _automatic(model: onnx.ModelProto, profile: dict) -> Selection:
-    """What the device wants of the network."""
-    try:
-        return devices.select(find_head(model), profile)
-    except NoHead:
-        return devices.select(None, profile)
+    cut = None if selection and selection.whole else names
+    click.echo(_line(report, cut, verdict))
 
 
 def _given(outputs: str | None) -> list[str] | None:

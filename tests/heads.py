@@ -16,7 +16,7 @@ YOLO11, YOLO26 = "YOLO11", "YOLO26"
 
 
 class Expected(NamedTuple):
-    """The kind of head; on reCamera the decoder, and of how many outputs, 0 where none is cut."""
+    """The kind of head; on reCamera the decoder, and how many outputs, 0 for all its own."""
 
     kind: str
     decoder: str | None

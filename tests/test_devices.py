@@ -87,6 +87,32 @@ def test_a_note_on_the_device_is_told(tmp_path: Path) -> None:
     assert last.startswith("opset 18 → 17")
 
 
+def test_whole_networks_keep_the_order_of_their_outputs(tmp_path: Path) -> None:
+    """Older exporters compute the prototypes of masks before the boxes."""
+    model = heads.load("yolov8-seg")
+    makers = {name: node for node in model.graph.node for name in node.output}
+    waiting, first = ["output1"], []
+    while waiting:
+        node = makers.pop(waiting.pop(), None)
+        if node is not None:
+            first.append(node.SerializeToString())
+            waiting += node.input
+    nodes = [each for each in model.graph.node if each.SerializeToString() in set(first)]
+    nodes += [each for each in model.graph.node if each.SerializeToString() not in set(first)]
+    copies = [onnx.NodeProto.FromString(each.SerializeToString()) for each in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    onnx.save(model, tmp_path / "seg.onnx")
+    done = helper(
+        "onnx_downgrade", tmp_path / "seg.onnx", tmp_path / "v8.onnx", "--outputs", "auto"
+    )
+    assert "head cut" not in done.stdout
+    written = [name for node in onnx.load(tmp_path / "v8.onnx").graph.node for name in node.output]
+    before = [name for node in copies for name in node.output]
+    assert before.index("output1") < before.index("output0")
+    assert written.index("output0") < written.index("output1")
+
+
 def shown(name: str, tmp_path: Path, *arguments: str) -> dict:
     network = tmp_path / f"{name}.onnx"
     onnx.save(heads.load(name), network)
@@ -130,6 +156,7 @@ def test_no_detector_is_told_in_one_line(tmp_path: Path) -> None:
     assert "no detection head: it ends in a Gemm, as classifiers do" in done.stderr
 
 
+@pytest.mark.slow
 def test_make_shows_them(project: Checkout) -> None:
     done = project.make("tiny.outputs", "DEVICE=milkv", "JSON=1")
     document = json.loads(done.stdout)

@@ -307,6 +307,7 @@ def test_a_model_is_the_same_twice(checkout: Checkout) -> None:
     assert {file["path"] for file in document["files"]} - pictures == {
         "datasets/shapes-10/manifest.json",
         "tiny/cv181x/tiny_int8.cvimodel",
+        "tiny/cv181x/tiny_int8.json",
         "tiny/tiny.mlir",
         "tiny/tiny_calib_table",
         "tiny/tiny_in_f32.npz",
@@ -327,8 +328,9 @@ def test_a_models_section_is_named(checkout: Checkout) -> None:
     assert changed != text
     code.write_text(changed)
     document = report(checkout, "tiny_bf16.reproduce", "VALIDATE=0")
-    (file,) = [file for file in document["files"] if not file["same"]]
-    assert file["path"] == "tiny/cv181x/tiny_bf16.cvimodel"
-    assert file["differences"] == [
+    files = {file["path"]: file for file in document["files"] if not file["same"]}
+    # What goes with the model has its checksum.
+    assert sorted(files) == ["tiny/cv181x/tiny_bf16.cvimodel", "tiny/cv181x/tiny_bf16.json"]
+    assert files["tiny/cv181x/tiny_bf16.cvimodel"]["differences"] == [
         'flatbuffer: build_time "1980-01-01 00:00:00" → "1980-01-01 00:00:55"'
     ]

@@ -98,6 +98,11 @@ class Head:
         """Its name in a device profile: the family, and the task unless that is to detect."""
         return self.family if self.task == "detect" else f"{self.family}-{self.task}"
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The operators in the head that tpu_mlir doesn't compile for the cameras' chips."""
+        return self.chooses + (("Cos", "Sin") if self.task == "obb" else ())
+
     def branches(self) -> list[str]:
         """What its convolutions are for, the same at all strides."""
         return [role for role in BRANCHES if role in self.levels[0].branches]

@@ -10,10 +10,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tpumake.detection_head import Head, Tensor
+import onnx
+
+from tpumake.detection_head import Head, NoHead, Tensor, find_head
 from tpumake.errors import BadInput
 
-__all__ = ["DEFAULT", "FOLDER", "Selection", "names", "read", "select"]
+__all__ = ["DEFAULT", "FOLDER", "Selection", "automatic", "names", "read", "select"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "devices"
 DEFAULT = "recamera"
@@ -33,8 +35,14 @@ class Selection:
     notes: tuple[str, ...] = ()
 
     def names(self) -> list[str] | None:
-        """The tensors to cut at; None where nothing is cut."""
-        return None if self.whole else [tensor.name for _, tensor in self.outputs]
+        """The tensors to cut at; None where nothing is cut, and there is no order to keep.
+
+        A whole network is "cut" at its own outputs where there are several: older exporters compute
+        masks' prototypes first, and tpu_mlir lists outputs as they are computed.
+        """
+        if self.whole and len(self.outputs) < 2:
+            return None
+        return [tensor.name for _, tensor in self.outputs]
 
 
 def names() -> list[str]:
@@ -54,6 +62,14 @@ def read(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def automatic(model: onnx.ModelProto, profile: dict) -> Selection:
+    """What a device wants of a network, which may have no detection head."""
+    try:
+        return select(find_head(model), profile)
+    except NoHead:
+        return select(None, profile)
+
+
 def select(head: Head | None, profile: dict) -> Selection:
     """Choose a network's outputs for a device.
 
@@ -65,7 +81,7 @@ def select(head: Head | None, profile: dict) -> Selection:
     if head is None:
         return Selection((), True, decoder, tuple(notes))
     if entry["outputs"] == ["own"]:
-        if not head.chooses:
+        if not head.lacking:
             return Selection(tuple(("own", each) for each in head.own), True, decoder, tuple(notes))
         return Selection(_cut(head), False, *_in_place_of_own(head, decoder, profile))
     missing = [role for role in entry["outputs"] if not _tensors(head, role)]
@@ -81,8 +97,8 @@ def _in_place_of_own(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Decoder and notes where the network's own outputs can't be had."""
     why = (
-        f"Its own outputs come from {' and '.join(head.chooses)}, which no chip here computes: it "
-        "is cut before."
+        f"Its own outputs come from {' and '.join(head.lacking)}, which the cameras' chips lack: "
+        "it is cut before."
     )
     if decoder is None:
         return None, (why,)
