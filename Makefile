@@ -212,8 +212,9 @@ VARIANTS_cv186x  := int8 bf16 f16 f32
 VARIANTS_bm1690  := int8 bf16 f16 f32
 CHIPS    := $(CV18X) bm1684x bm1684 bm1688 cv186x bm1690
 VARIANTS := int8 int8_asym mix bf16 f16 f32
-# What a model for the chip is called.
-MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
+# What a model for the chip is called. On the command line of `convert` the word is the network.
+given_model := $(if $(filter command,$(origin MODEL)),$(MODEL))
+override MODEL := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
@@ -380,7 +381,7 @@ $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 
 # The stanza is checked as a whole, before anything runs.
 json = "$(subst ",\",$(subst \,\\,$1))"
-assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
+assigned = $(sort $(filter-out $(own) $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
 $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
@@ -758,7 +759,51 @@ records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)
 	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
+# The Makefile's own variables, which a stanza called `model`, say, has nothing to do with.
+own := $(foreach each,$(.VARIABLES),$(if $(filter file,$(origin $(each))),$(each)))
 include $(STANZAS)
+
+# ---------------------------------------------------------------------------------------------
+# Convert: a network without a stanza. One is inferred from it and the pictures, and another make
+# builds what it says; `add` keeps it.
+
+# From the command line alone. MODEL: the network; IMAGES: pictures to calibrate with; NAME: what it
+# is called, by default what its file is called; VARIANT: what to build. And any stanza variable.
+converted_file = $(patsubst %/,%,$(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(strip $1))))
+network   = $(call converted_file,$(given_model))
+photos    = $(call converted_file,$(call given,IMAGES))
+precision = $(or $(call given,VARIANT),int8)
+# A file's name as one that a file of ours may have: $(call plain,NAME,LETTERS).
+plain     = $(if $2,$(call plain,$(subst $(firstword $2),_,$1),$(wordlist 2,$(words $2),$2)),$1)
+ODD      := ( ) [ ] { } * ? ' " ` $$ & ; | < > \# % ! : = \\ $(comma) ~ @ ^ +
+stanza    = $(if $(network),$(BUILD)/convert/$(call plain,$(or $(call given,NAME),$(basename $(notdir $(network)))),$(ODD)).mk)
+# What else is on the command line belongs to the stanza, or is misspelt.
+answers   = $(filter-out $(KNOBS) MODEL IMAGES NAME VARIANT JSON LIST FILE UPGRADE BENCH_% ASYMMETRIC_% -%,$(foreach \
+	each,$(.VARIABLES),$(if $(filter command,$(origin $(each))),$(each))))
+asked     = $(call quoted,$(network)) $(call quoted,$(photos)) $(patsubst %,--name '%',$(call given,NAME)) \
+	$(if $(call given,VARIANT),--set 'VARIANTS=$(precision)') $(foreach each,$(sort $(answers)),--set $(call shell_word,$(each)=$($(each))))
+CODE_infer_stanza := $(LOCK) scripts/infer_stanza.py schemas/stanza.schema.json $(wildcard scripts/tpumake/inference/*.py) \
+	$(call library,stanza onnx_io caffe tflite labels lists pictures)
+$(BUILD)/convert/%.asked: $$(call differs,$$@,$$(asked)) | $(BUILD)/convert/
+	@:$(call write,$@,$(asked))
+$(BUILD)/convert/%.mk: $(BUILD)/convert/%.asked $(CODE_infer_stanza) $$(if $$(wildcard $$(network)),$$(call as_prerequisite,$$(network))) | $(HELPERS)
+	+@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/infer_stanza.py --out '$@' $(addprefix --taken ,$(MODELS)) $(asked)
+
+.PHONY: convert converted add possible-convert
+possible-convert:
+	$(if $(and $(network),$(photos)),$(if $(filter-out $(VARIANTS),$(precision)),@echo >&2 $(call quoted,tpumake: VARIANT=$(precision): there are $(VARIANTS)); exit 2),\
+	  @echo >&2 'tpumake: which $(if $(network),pictures,network)? make $(firstword $(filter convert add,$(MAKECMDGOALS))) MODEL=~/best.onnx IMAGES=~/photos'; exit 2)
+convert: possible-convert $$(stanza)
+	+@$(MAKE) --no-print-directory STANZAS='$(stanza)' converted
+# In the inner make: its one model.
+converted: $$(foreach each,$$(MODELS),$$(addprefix $$(each)_,$$(precision)))
+	@:$(if $(JSON),,$(foreach each,$^,$(if $(built_$(each)),,$(info → $(BUILD)/$(MODELS)/$(CHIP)/$(each).$(MODEL)))))
+	@$(if $(JSON),:,printf '%s\n' $(call shell_word,  to keep its stanza: make add $(to_keep)))
+to_keep = $(strip $(call argument,MODEL,$(given_model)) $(foreach each,IMAGES NAME VARIANT $(sort $(answers)),$(if $(call given,$(each)),$(call argument,$(each),$(call given,$(each))))))
+argument = $1=$(if $(filter $(subst $(space),?,$2),$(call plain,$(subst $(space),?,$2),$(filter-out ~ : = $(comma) + @ %,$(ODD)))),$2,'$(subst ','\'',$2)')
+
+add: possible-convert $$(stanza)
+	@'$(VENV)/bin/python' scripts/add_stanza.py '$(stanza)' $(call quoted,$(subst $(space),?,$(STANZAS))) $(addprefix --taken ,$(MODELS)) $(addprefix --variant ,$(VARIANTS))
 
 .PHONY: all list info
 # all: one more make for everything, so that what came of each target is told at the end, whatever
@@ -805,6 +850,10 @@ list_json = $(info {"$$schema": "list.schema.json", "chip": "$(CHIP)", "chips": 
 
 define help_text
 make MODEL_VARIANT           build a model, for instance: make $(firstword $(MODELS))_$(firstword $(VARIANTS))
+make convert MODEL=~/best.onnx IMAGES=~/photos
+                             build a network of yours that has no stanza: one is inferred, and shown
+                             (NAME=gate VARIANT=int8, and any stanza variable: SCALE=0.0039216)
+make add MODEL=… IMAGES=…    append that stanza to $(STANZAS)
 make MODEL, make all         every variant of a model's stanza; of all models, with a table at the end
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
