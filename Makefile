@@ -355,7 +355,7 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head samples npz pictures) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
@@ -455,7 +455,8 @@ $(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call i
 	  $(call extra,$(call framework,$m)) $(call quoted,$(call source,$m)) '{work}/$(@F)' $(call import_flags,$m)
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
-downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs))
+downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs)) \
+	$(call option,$1,INPUT_SHAPES,--input-shapes)
 downgrade_parameters = $(call onnx,$1) $(downgrade_flags) $(CODE_onnx_downgrade)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
@@ -775,19 +776,25 @@ photos    = $(call converted_file,$(call given,IMAGES))
 precision = $(or $(call given,VARIANT),int8)
 # A file's name as one that a file of ours may have: $(call plain,NAME,LETTERS).
 plain     = $(if $2,$(call plain,$(subst $(firstword $2),_,$1),$(wordlist 2,$(words $2),$2)),$1)
-ODD      := ( ) [ ] { } * ? ' " ` $$ & ; | < > \# % ! : = \\ $(comma) ~ @ ^ +
-stanza    = $(if $(network),$(BUILD)/convert/$(call plain,$(or $(call given,NAME),$(basename $(notdir $(network)))),$(ODD)).mk)
+ODD_TO_SHELLS := ( ) [ ] { } * ? ' " ` $$ & ; | < > \# ! \\
+ODD      := $(ODD_TO_SHELLS) % : = $(comma) ~ @ ^ +
+stanza    = $(if $(network),$(BUILD)/convert/$(call plain,$(or $(subst $(space),_,$(call given,NAME)),$(basename $(notdir $(network)))),$(ODD)).mk)
 # What else is on the command line belongs to the stanza, or is misspelt.
 answers   = $(filter-out $(KNOBS) MODEL IMAGES NAME VARIANT JSON LIST FILE UPGRADE BENCH_% ASYMMETRIC_% -%,$(foreach \
 	each,$(.VARIABLES),$(if $(filter command,$(origin $(each))),$(each))))
-asked     = $(call quoted,$(network)) $(call quoted,$(photos)) $(patsubst %,--name '%',$(call given,NAME)) \
+asked     = $(call quoted,$(network)) $(call quoted,$(photos)) $(if $(call given,NAME),--name $(call shell_word,$(call given,NAME))) \
 	$(if $(call given,VARIANT),--set 'VARIANTS=$(precision)') $(foreach each,$(sort $(answers)),--set $(call shell_word,$(each)=$($(each))))
 CODE_infer_stanza := $(LOCK) scripts/infer_stanza.py schemas/stanza.schema.json $(wildcard scripts/tpumake/inference/*.py) \
 	$(call library,stanza onnx_io caffe tflite labels lists pictures)
+# Not what is built here.
+to_infer_from = $(filter-out %.cvimodel %.bmodel,$(network))
+# Not in the inner make, which reads what this makes.
+ifeq ($(filter $(BUILD)/convert/%,$(STANZAS)),)
 $(BUILD)/convert/%.asked: $$(call differs,$$@,$$(asked)) | $(BUILD)/convert/
 	@:$(call write,$@,$(asked))
-$(BUILD)/convert/%.mk: $(BUILD)/convert/%.asked $(CODE_infer_stanza) $$(if $$(wildcard $$(network)),$$(call as_prerequisite,$$(network))) | $(HELPERS)
+$(BUILD)/convert/%.mk: $(BUILD)/convert/%.asked $(CODE_infer_stanza) $$(call as_prerequisite,$$(if $$(wildcard $$(to_infer_from)),$$(to_infer_from))) | $(HELPERS)
 	+@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/infer_stanza.py --out '$@' $(addprefix --taken ,$(MODELS)) $(asked)
+endif
 
 .PHONY: convert converted add possible-convert
 possible-convert:
@@ -800,7 +807,7 @@ converted: $$(foreach each,$$(MODELS),$$(addprefix $$(each)_,$$(precision)))
 	@:$(if $(JSON),,$(foreach each,$^,$(if $(built_$(each)),,$(info → $(BUILD)/$(MODELS)/$(CHIP)/$(each).$(MODEL)))))
 	@$(if $(JSON),:,printf '%s\n' $(call shell_word,  to keep its stanza: make add $(to_keep)))
 to_keep = $(strip $(call argument,MODEL,$(given_model)) $(foreach each,IMAGES NAME VARIANT $(sort $(answers)),$(if $(call given,$(each)),$(call argument,$(each),$(call given,$(each))))))
-argument = $1=$(if $(filter $(subst $(space),?,$2),$(call plain,$(subst $(space),?,$2),$(filter-out ~ : = $(comma) + @ %,$(ODD)))),$2,'$(subst ','\'',$2)')
+argument = $1=$(if $(filter $(subst $(space),?,$2),$(call plain,$(subst $(space),?,$2),$(ODD_TO_SHELLS))),$2,'$(subst ','\'',$2)')
 
 add: possible-convert $$(stanza)
 	@'$(VENV)/bin/python' scripts/add_stanza.py '$(stanza)' $(call quoted,$(subst $(space),?,$(STANZAS))) $(addprefix --taken ,$(MODELS)) $(addprefix --variant ,$(VARIANTS))

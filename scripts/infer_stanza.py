@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import click
+import jsonschema
 
 from tpumake import cli
 from tpumake.inference.facts import Facts, find_source, read_facts
@@ -34,7 +35,8 @@ def given_of(pairs: tuple[str, ...], name: str) -> dict[str, str]:
 
     :raises cli.BadInput: there is no such variable
     """
-    known = set(json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]) - OTHERWISE
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    known = set(schema["properties"]) - OTHERWISE
     given = {}
     for pair in pairs:
         variable, _, value = pair.partition("=")
@@ -43,8 +45,15 @@ def given_of(pairs: tuple[str, ...], name: str) -> dict[str, str]:
             near = difflib.get_close_matches(variable.upper(), sorted(known), 1)
             hint = f"did you mean {near[0]}?" if near else "make help lists them"
             raise cli.BadInput(f"{variable}: there is no such variable; {hint}")
-        if value.strip():
-            given[variable] = value.strip()
+        value = value.strip()
+        form = {"$defs": schema["$defs"], **schema["properties"][variable]}
+        if value and not jsonschema.Draft202012Validator(form).is_valid(value):
+            named = schema["$defs"].get(form.get("$ref", "").rpartition("/")[2], form)
+            choice = ", ".join(filter(None, form.get("enum", ())))
+            wanted = f"one of {choice}" if choice else named["description"]
+            raise cli.BadInput(f"{variable}={value}: must be {wanted}")
+        if value:
+            given[variable] = value
     return given
 
 

@@ -14,6 +14,7 @@ from tpumake.detection_head import find_branches, interleaved
 from tpumake.downgrade import BASE, Report, downgrade
 from tpumake.downgrade.model import LOWEST
 from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
+from tpumake.samples import parse_inputs
 
 
 @click.command(epilog="Exit codes: 0 written, 1 the result isn't the original's, 2 bad input.")
@@ -40,6 +41,11 @@ from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
     "`auto` finds the convolutions that a YOLO head ends in, and keeps others' outputs.",
 )
 @click.option(
+    "--input-shapes",
+    metavar="[[1,3,640,640]]",
+    help="Sizes for what the inputs leave open; what they have stays.",
+)
+@click.option(
     "--verify",
     "check",
     is_flag=True,
@@ -52,6 +58,7 @@ def onnx_downgrade(
     opset: int,
     ir: int,
     outputs: str | None,
+    input_shapes: str | None,
     check: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +68,8 @@ def onnx_downgrade(
     the results differ.
     """
     network = onnx_io.load(source)
+    if input_shapes:
+        onnx_io.close_inputs(network, [list(one) for one in parse_inputs(input_shapes, "").shapes])
     names = _names(outputs, network.model)
     onnx_io.check_target(network, target)
     if names is not None:

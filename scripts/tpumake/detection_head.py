@@ -50,7 +50,8 @@ def find_branches(model: onnx.ModelProto) -> list[Branch]:
     while waiting:
         name = waiting.pop()
         node = makers.get(name)
-        if node is None or name in seen:
+        # A tensor's sizes, which anchors of any input are made from, are none of its values.
+        if node is None or name in seen or node.op_type == "Shape":
             continue
         seen.add(name)
         if node.op_type in LEARNED:
