@@ -329,7 +329,7 @@ m = $(firstword $(subst /, ,$*))
 v = $(patsubst $m_%,%,$(notdir $*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
-stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
+stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model '$1' --stage
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
@@ -787,7 +787,7 @@ asked     = $(call quoted,$(network)) $(call quoted,$(photos)) $(if $(call given
 CODE_infer_stanza := $(LOCK) scripts/infer_stanza.py schemas/stanza.schema.json $(wildcard scripts/tpumake/inference/*.py) \
 	$(call library,stanza onnx_io caffe tflite labels lists pictures)
 # Not what is built here.
-to_infer_from = $(filter-out %.cvimodel %.bmodel,$(network))
+to_infer_from = $(if $(findstring |,$(network)),,$(filter-out %.cvimodel %.bmodel,$(network)))
 # Not in the inner make, which reads what this makes.
 ifeq ($(filter $(BUILD)/convert/%,$(STANZAS)),)
 $(BUILD)/convert/%.asked: $$(call differs,$$@,$$(asked)) | $(BUILD)/convert/

@@ -93,7 +93,7 @@ def beside(facts: Facts) -> Path | None:
     return None
 
 
-def about(facts: Facts, shown: str) -> str:
+def about(facts: Facts, name: str) -> str:
     """What the network is, in a line."""
     notes, names = facts.notes, facts.names
     parts = [notes.get("description", "").strip() or notes.get("author", ""), facts.task]
@@ -101,7 +101,7 @@ def about(facts: Facts, shown: str) -> str:
         some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
         parts.append(f"{len(names)} classes: {some}")
     said = "; ".join(filter(None, parts))
-    return f"{shown}: {said}" if said else f"What `make convert` found out about {shown}."
+    return f"{name}: {said}" if said else f"{name}: what its file and the command told"
 
 
 def document(name: str, settings: Settings, inferred: Inferred) -> str:
@@ -156,7 +156,7 @@ def main(
         lines = [f"{one.name}: {one.text}" for one in inferred.questions]
         raise cli.BadInput(f"{model} leaves questions open; add the answers to the command"
                            + "".join(f"\n  {line}" for line in lines))  # fmt: skip
-    text = stanza_text(name, about(facts, settings[0][1]), settings)
+    text = stanza_text(name, about(facts, name), settings)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         with cli.atomic_write(out) as temporary:

@@ -81,7 +81,8 @@ class Facts:
     @property
     def of_ultralytics(self) -> bool:
         """Written by Ultralytics' exporter, or that of YOLOv5's project, or in their manner."""
-        return "names" in self.notes and ("stride" in self.notes or "imgsz" in self.notes)
+        signs = {"stride", "imgsz"} & set(self.notes)
+        return "names" in self.notes and bool(signs or self.notes.get("author") == "Ultralytics")
 
     @property
     def size(self) -> tuple[int, int] | None:
