@@ -233,8 +233,9 @@ VARIANTS_cv186x  := int8 bf16 f16 f32
 VARIANTS_bm1690  := int8 bf16 f16 f32
 CHIPS    := $(CV18X) bm1684x bm1684 bm1688 cv186x bm1690
 VARIANTS := int8 int8_asym mix bf16 f16 f32
-# What a model for the chip is called.
-MODEL    := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
+# What a model for the chip is called. On the command line of `convert` the word is the network.
+given_model := $(if $(filter command,$(origin MODEL)),$(MODEL))
+override MODEL := $(if $(filter $(CHIP),$(CV18X)),cvimodel,bmodel)
 MODELS   :=
 ifeq ($(filter $(CHIP),$(CHIPS)),)
 $(error CHIP=$(CHIP) is not known; known are: $(CHIPS))
@@ -354,7 +355,7 @@ m = $(firstword $(subst /, ,$*))
 v = $(patsubst $m_%,%,$(notdir $*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
-stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model $1 --stage
+stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model '$1' --stage
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
@@ -380,8 +381,8 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head devices static_shapes) \
-	$(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head devices static_shapes \
+	samples npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -408,7 +409,7 @@ $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 
 # The stanza is checked as a whole, before anything runs.
 json = "$(subst ",\",$(subst \,\\,$1))"
-assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
+assigned = $(sort $(filter-out $(own) $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
 $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
@@ -429,7 +430,7 @@ set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
 # The folder or list, and what is in it. Names with spaces fall apart into words that are no files; where
 # there are such, the stage looks at the contents each time.
 pictures = $(call files,$(call within,$1))
-within   = $(if $1,$(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1)))
+within   = $(if $(wildcard $(addsuffix /.,$(patsubst %/,%,$1))),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
 listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
 files    = $(call files_of,$(wildcard $1),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
@@ -483,7 +484,7 @@ $(BUILD)/%_imported.onnx: $$(call as_prerequisite,$$(call source,$$m)) $$(call i
 
 # downgrade: an ONNX that tpu_mlir's older onnx reads, with its head cut where the device's begins.
 downgrade_flags = --verify $(if $(filter none,$(call get,$1,OUTPUTS)),,$(call option,$1,OUTPUTS,--outputs)) \
-	$(if $(filter auto,$(call get,$1,OUTPUTS)),$(call option,$1,DEVICE,--device))
+	$(if $(filter auto,$(call get,$1,OUTPUTS)),$(call option,$1,DEVICE,--device)) $(call option,$1,INPUT_SHAPES,--input-shapes)
 downgrade_parameters = $(call onnx,$1) $(downgrade_flags) $(CODE_onnx_downgrade)
 $(BUILD)/%_v8.onnx: $$(call as_prerequisite,$$(call onnx,$$m)) $(BUILD)/$$m/downgrade.parameters \
 		$(CODE_onnx_downgrade) | $(BUILD)/$$m/checked
@@ -816,7 +817,57 @@ records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)
 	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
+# The Makefile's own variables, which a stanza called `model`, say, has nothing to do with.
+own := $(foreach each,$(.VARIABLES),$(if $(filter file,$(origin $(each))),$(each)))
 include $(STANZAS)
+
+# ---------------------------------------------------------------------------------------------
+# Convert: a network without a stanza. One is inferred from it and the pictures, and another make
+# builds what it says; `add` keeps it.
+
+# From the command line alone. MODEL: the network; IMAGES: pictures to calibrate with; NAME: what it
+# is called, by default what its file is called; VARIANT: what to build. And any stanza variable.
+converted_file = $(patsubst %/,%,$(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(strip $1))))
+network   = $(call converted_file,$(given_model))
+photos    = $(call converted_file,$(call given,IMAGES))
+precision = $(or $(call given,VARIANT),int8)
+# A file's name as one that a file of ours may have: $(call plain,NAME,LETTERS).
+plain     = $(if $2,$(call plain,$(subst $(firstword $2),_,$1),$(wordlist 2,$(words $2),$2)),$1)
+ODD_TO_SHELLS := ( ) [ ] { } * ? ' " ` $$ & ; | < > \# ! \\
+ODD      := $(ODD_TO_SHELLS) % : = $(comma) ~ @ ^ +
+stanza    = $(if $(network),$(BUILD)/convert/$(call plain,$(or $(subst $(space),_,$(call given,NAME)),$(basename $(notdir $(network)))),$(ODD)).mk)
+# What else is on the command line belongs to the stanza, or is misspelt.
+answers   = $(filter-out $(KNOBS) MODEL IMAGES NAME VARIANT JSON LIST FILE UPGRADE BENCH_% ASYMMETRIC_% -%,$(foreach \
+	each,$(.VARIABLES),$(if $(filter command,$(origin $(each))),$(each))))
+asked     = $(call quoted,$(network)) $(call quoted,$(photos)) $(if $(call given,NAME),--name $(call shell_word,$(call given,NAME))) \
+	$(if $(call given,VARIANT),--set 'VARIANTS=$(precision)') $(foreach each,$(sort $(answers)),--set $(call shell_word,$(each)=$($(each))))
+CODE_infer_stanza := $(LOCK) scripts/infer_stanza.py schemas/stanza.schema.json $(wildcard scripts/tpumake/inference/*.py) \
+	$(call library,stanza onnx_io caffe tflite labels lists pictures)
+# Not what is built here.
+to_infer_from = $(if $(findstring |,$(network)),,$(filter-out %.cvimodel %.bmodel,$(network)))
+# Not in the inner make, which reads what this makes.
+ifeq ($(filter $(BUILD)/convert/%,$(STANZAS)),)
+$(BUILD)/convert/%.asked: $$(call differs,$$@,$$(asked)) | $(BUILD)/convert/
+	@:$(call write,$@,$(asked))
+$(BUILD)/convert/%.mk: $(BUILD)/convert/%.asked $(CODE_infer_stanza) $$(call as_prerequisite,$$(if $$(wildcard $$(to_infer_from)),$$(to_infer_from))) | $(HELPERS)
+	+@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/infer_stanza.py --out '$@' $(addprefix --taken ,$(MODELS)) $(asked)
+endif
+
+.PHONY: convert converted add possible-convert
+possible-convert:
+	$(if $(and $(network),$(photos)),$(if $(filter-out $(VARIANTS),$(precision)),@echo >&2 $(call quoted,tpumake: VARIANT=$(precision): there are $(VARIANTS)); exit 2),\
+	  @echo >&2 'tpumake: which $(if $(network),pictures,network)? make $(firstword $(filter convert add,$(MAKECMDGOALS))) MODEL=~/best.onnx IMAGES=~/photos'; exit 2)
+convert: possible-convert $$(stanza)
+	+@$(MAKE) --no-print-directory STANZAS='$(stanza)' converted
+# In the inner make: its one model.
+converted: $$(foreach each,$$(MODELS),$$(addprefix $$(each)_,$$(precision)))
+	@:$(if $(JSON),,$(foreach each,$^,$(if $(built_$(each)),,$(info → $(BUILD)/$(MODELS)/$(CHIP)/$(each).$(MODEL)))))
+	@$(if $(JSON),:,printf '%s\n' $(call shell_word,  to keep its stanza: make add $(to_keep)))
+to_keep = $(strip $(call argument,MODEL,$(given_model)) $(foreach each,IMAGES NAME VARIANT $(sort $(answers)),$(if $(call given,$(each)),$(call argument,$(each),$(call given,$(each))))))
+argument = $1=$(if $(filter $(subst $(space),?,$2),$(call plain,$(subst $(space),?,$2),$(ODD_TO_SHELLS))),$2,'$(subst ','\'',$2)')
+
+add: possible-convert $$(stanza)
+	@'$(VENV)/bin/python' scripts/add_stanza.py '$(stanza)' $(call quoted,$(subst $(space),?,$(STANZAS))) $(addprefix --taken ,$(MODELS)) $(addprefix --variant ,$(VARIANTS))
 
 .PHONY: all list info
 # all: one more make for everything, so that what came of each target is told at the end, whatever
@@ -865,6 +916,10 @@ list_json = $(info {"$$schema": "list.schema.json", "chip": "$(CHIP)", "chips": 
 
 define help_text
 make MODEL_VARIANT           build a model, for instance: make $(firstword $(MODELS))_$(firstword $(VARIANTS))
+make convert MODEL=~/best.onnx IMAGES=~/photos
+                             build a network of yours that has no stanza: one is inferred, and shown
+                             (NAME=gate VARIANT=int8, and any stanza variable: SCALE=0.0039216)
+make add MODEL=… IMAGES=…    append that stanza to $(STANZAS)
 make MODEL, make all         every variant of a model's stanza; of all models, with a table at the end
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built

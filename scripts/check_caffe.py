@@ -10,7 +10,7 @@ import click
 from google.protobuf.message import Message
 
 from tpumake import cli
-from tpumake.caffe import read_caffemodel, read_prototxt
+from tpumake.caffe import input_shapes, read_caffemodel, read_prototxt
 
 # Layers that compute with weights of their own.
 WEIGHTED = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution", "Deconvolution",
@@ -36,7 +36,7 @@ def check(net: Message, weights: Message, name: str, shapes: list[list[int]]) ->
             f"{name}_CAFFEMODEL has no weights for layer {missing[0]}{more}, and Caffe would take "
             f"zeros: does it belong to {name}_PROTOTXT?"
         )
-    for given, own in zip(shapes, _inputs(net), strict=False):
+    for given, own in zip(shapes, input_shapes(net), strict=False):
         if len(given) != len(own) or given[1:2] != own[1:2]:
             text = json.dumps(own, separators=(",", ":"))
             raise cli.BadInput(
@@ -50,16 +50,6 @@ def check(net: Message, weights: Message, name: str, shapes: list[list[int]]) ->
 def _weighted(layer: Message) -> bool:
     # With two inputs, scale takes the second one for its weights.
     return layer.type in WEIGHTED and not (layer.type == "Scale" and len(layer.bottom) > 1)
-
-
-def _inputs(net: Message) -> list[list[int]]:
-    """The inputs' shapes, in whichever of Caffe's three ways they are given."""
-    if net.input_dim:
-        dims = list(net.input_dim)
-        return [dims[start : start + 4] for start in range(0, len(dims), 4)]
-    if net.input_shape:
-        return [list(shape.dim) for shape in net.input_shape]
-    return [list(shape.dim) for layer in net.layer for shape in layer.input_param.shape]
 
 
 @click.command(help=__doc__)

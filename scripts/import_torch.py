@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import io
+import json
 import os
 import sys
 import tempfile
@@ -184,7 +185,23 @@ def convert(chosen: argparse.Namespace) -> Imported:
     except Exception as error:
         raise BadInput(f"{chosen.source}: can't be made into ONNX: {_first(error)}") from None
     model = onnx.load_from_string(data.getvalue())
-    return Imported(model, inputs, outputs, f"torch {torch.__version__}")
+    framework = f"torch {torch.__version__}"
+    return Imported(model, inputs, outputs, framework, notes=_notes(network, chosen.source))
+
+
+def _notes(network: torch.nn.Module, source: Path) -> dict[str, str]:
+    """The classes' names, as Ultralytics' own export has them in an ONNX's metadata."""
+    names = getattr(network, "names", None)
+    if isinstance(network, torch.jit.ScriptModule):
+        names = None
+        with zipfile.ZipFile(source) as archive:
+            for name in archive.namelist():
+                if name.endswith("/extra/config.txt"):
+                    notes = json.loads(archive.read(name))
+                    names = notes.get("names") if isinstance(notes, dict) else None
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
+        return {}
+    return {"names": str({int(key): str(names[key]) for key in sorted(names, key=int)})}
 
 
 def _old_exporter() -> dict[str, bool]:

@@ -13,6 +13,7 @@ from tpumake.cli import BadInput, run
 from tpumake.downgrade import BASE, Report, downgrade
 from tpumake.downgrade.model import LOWEST
 from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
+from tpumake.samples import parse_inputs
 
 
 @click.command(epilog="Exit codes: 0 written, 1 the result isn't the original's, 2 bad input.")
@@ -45,6 +46,11 @@ from tpumake.downgrade.verify import ABSOLUTE, RELATIVE, Verdict, verify
     help="With `--outputs auto`, which device's wishes count: a name of devices/*.json.",
 )
 @click.option(
+    "--input-shapes",
+    metavar="[[1,3,640,640]]",
+    help="Sizes for what the inputs leave open; what they have stays.",
+)
+@click.option(
     "--verify",
     "check",
     is_flag=True,
@@ -58,6 +64,7 @@ def onnx_downgrade(
     ir: int,
     outputs: str | None,
     device: str,
+    input_shapes: str | None,
     check: bool,
     as_json: bool,
 ) -> None:
@@ -67,6 +74,8 @@ def onnx_downgrade(
     the results differ.
     """
     network = onnx_io.load(source)
+    if input_shapes:
+        onnx_io.close_inputs(network, [list(one) for one in parse_inputs(input_shapes, "").shapes])
     profile = devices.read(device)
     selection = devices.automatic(network.model, profile) if outputs == "auto" else None
     names = selection.names() if selection else _given(outputs)

@@ -147,6 +147,20 @@ def test_a_second_run_does_nothing_and_says_so(built: Checkout) -> None:
     assert digests(built.path / "build") == before
 
 
+def test_the_same_without_a_stanza_is_already_built(built: Checkout, tmp_path: Path) -> None:
+    """What `convert` infers about tiny is what its stanza says, so not a stage runs."""
+    subprocess.run(["cp", "-a", built.path, tmp_path / "check out"], check=True)
+    own = Checkout(tmp_path / "check out")
+    words = ("MODEL=models/tiny.onnx", "IMAGES=datasets/shapes", "INPUT_NUM=16")
+    said = own.make("convert", *words).stdout
+    assert stages(said) == []
+    assert said.endswith(
+        f"tiny_int8 is up to date.\n→ {MODEL}\n  to keep its stanza: make add {' '.join(words)}\n"
+    )
+    # With another scale it is another model.
+    assert "--scale '1,1,1'" in own.make("-n", "convert", *words, "SCALE=1").stdout
+
+
 def test_the_network_is_live(built: Checkout) -> None:
     """On a network whose outputs are constants every comparison passes; this one's are not."""
     with np.load(built.path / "build/tiny/tiny_top_outputs.npz") as outputs:

@@ -17,6 +17,8 @@ import onnx
 import pytest
 from conftest import ROOT, Checkout, copy_project
 
+from tpumake.labels import names_in
+
 pytestmark = [pytest.mark.slow, pytest.mark.toolchain]
 
 DATA = ROOT / "tests/data/frameworks"
@@ -124,6 +126,10 @@ def assert_built(project: Checkout, name: str, stage: str = "import") -> None:
 @pytest.mark.parametrize("name", ["yolo", "frozen", "lite", "paddle2"])
 def test_it_becomes_a_model_for_the_camera(project: Checkout, name: str) -> None:
     assert_built(project, name)
+    if name == "yolo":
+        network = onnx.load(project.path / "build/yolo/yolo_imported.onnx")
+        notes = {one.key: one.value for one in network.metadata_props}
+        assert names_in(notes)[:2] == ["0", "1"]
 
 
 @pytest.mark.full

@@ -683,3 +683,24 @@ def test_a_tail_that_onnxruntime_lacks_doesnt_matter_behind_the_cut(tmp_path):
     onnx.save(model, tmp_path / "in.onnx")
     done = call(tmp_path / "in.onnx", tmp_path / "out.onnx", "--verify", "--outputs", "left,t1")
     assert done.output.endswith("verified\n"), done
+
+
+def test_open_sizes_are_settled_before_the_head_is_looked_for(tmp_path):
+    """With open sizes nobody knows the strides that a head is told by."""
+    tiny = Path(__file__).parent.parent / "models/tiny.onnx"
+    network = onnx.load(tiny)
+    for place in (0, 2, 3):
+        network.graph.input[0].type.tensor_type.shape.dim[place].dim_param = f"open{place}"
+    del network.graph.value_info[:]
+    onnx.save(network, tmp_path / "open.onnx")
+    words = (tmp_path / "open.onnx", tmp_path / "out.onnx", "--outputs", "auto", "--verify")
+    shapes = "[[1,3,64,64]]"
+    done = call(*words, "--input-shapes", shapes)
+    assert "head cut at 6 outputs, verified" in done.output
+    written = onnx.load(tmp_path / "out.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in written] == [1, 3, 64, 64]
+    # What an input has already stays, and what is no shape is refused.
+    call(tiny, *words[1:], "--input-shapes", "[[2,3,32,32]]")
+    written = onnx.load(tmp_path / "out.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in written] == [1, 3, 64, 64]
+    assert "give it like [[1,3,640,640]]" in refused(*words, "--input-shapes", "[1]")

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from tpumake.errors import BadInput
 
-__all__ = ["messages", "read_caffemodel", "read_prototxt"]
+__all__ = ["input_shapes", "messages", "read_caffemodel", "read_prototxt"]
 
 _KIND = descriptor_pb2.FieldDescriptorProto
 _TEXT, _INT32, _INT64, _FLOAT = (
@@ -103,3 +103,13 @@ def read_caffemodel(path: Path) -> Message:
     if not any(layer.blobs for layer in [*net.layer, *net.layers]):
         raise BadInput(f"{path}: has no weights; is it a caffemodel?")
     return net
+
+
+def input_shapes(net: Message) -> list[list[int]]:
+    """The inputs' shapes, in whichever of Caffe's three ways they are given."""
+    if net.input_dim:
+        dims = list(net.input_dim)
+        return [dims[start : start + 4] for start in range(0, len(dims), 4)]
+    if net.input_shape:
+        return [list(shape.dim) for shape in net.input_shape]
+    return [list(shape.dim) for layer in net.layer for shape in layer.input_param.shape]

@@ -48,7 +48,8 @@ class Imported(NamedTuple):
 
     ``inputs`` and ``outputs`` are float or integer arrays, in the order of the network's.
     ``framework`` is its name and version, for people. ``tolerance`` is how far ONNX's outputs may
-    be from ``outputs``, as a share of a tensor's largest value.
+    be from ``outputs``, as a share of a tensor's largest value. ``notes`` are for the ONNX's
+    metadata: ``names`` of the classes.
     """
 
     model: onnx.ModelProto
@@ -56,6 +57,7 @@ class Imported(NamedTuple):
     outputs: list[np.ndarray]
     framework: str
     tolerance: float | None = None
+    notes: dict[str, str] | None = None
 
 
 def parser(about: str, source: str) -> argparse.ArgumentParser:
@@ -91,6 +93,7 @@ def importer(
     imported = convert(chosen)
     model = imported.model
     settle(model)
+    onnx.helper.set_model_props(model, imported.notes or {})
     difference = compare(imported)
     with atomic_write(chosen.target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))

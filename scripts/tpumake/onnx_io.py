@@ -30,6 +30,7 @@ __all__ = [
     "MAX_MESSAGE",
     "Network",
     "check_target",
+    "close_inputs",
     "drop_unused",
     "graphs",
     "inferred",
@@ -299,6 +300,30 @@ def inferred(model: ModelProto) -> ModelProto:
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise BadInput(f"the network contradicts itself: {reason}") from None
+
+
+def close_inputs(network: Network, shapes: list[list[int]]) -> None:
+    """Give sizes to what the inputs leave open; sizes that they have, and other ranks, stay.
+
+    :param shapes: one for each input, in their order
+    """
+    graph = network.model.graph
+    weights = initializer_names(graph)
+    inputs = [value for value in graph.input if value.name not in weights]
+    open_before = False
+    for value, shape in zip(inputs, shapes, strict=False):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) == len(shape):
+            for dim, size in zip(dims, shape, strict=True):
+                if not dim.dim_value:
+                    dim.dim_value = size
+                    open_before = True
+    if open_before:
+        # What was known of the tensors between was as open.
+        del graph.value_info[:]
+        for value in graph.output:
+            for dim in value.type.tensor_type.shape.dim:
+                dim.ClearField("dim_param")
 
 
 # --- cutting ----------------------------------------------------------------------------------

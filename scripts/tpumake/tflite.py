@@ -17,6 +17,7 @@ __all__ = ["Network", "Tensor", "read_tflite"]
 
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
           9: "int8"}  # fmt: skip
+_QUANTIZE = 114
 # What following an offset out of the file raises.
 _DAMAGED = (struct.error, IndexError, ValueError)
 
@@ -38,6 +39,8 @@ class Network:
     operators: tuple[int, ...]
     quantised: bool
     """Computed in INT8, as opposed to weights alone being kept in it."""
+    span: tuple[float, float] | None = None
+    """The least and the largest number that the first input stands for, where it is quantised."""
 
 
 def read_tflite(path: Path) -> Network:
@@ -66,7 +69,25 @@ def _network(model: _Table) -> Network:
         inputs=tuple(_tensor(tensors[index]) for index in graph.numbers(1)),
         operators=tuple(kinds[operator.number(0, "<I")] for operator in operators),
         quantised=any(_tensor(tensors[index]).type in ("int8", "uint8") for index in results),
+        span=_span(graph, kinds),
     )
+
+
+def _span(graph: _Table, kinds: list[int]) -> tuple[float, float] | None:
+    """What the numbers of a quantised network's first input, or what is made of it, stand for."""
+    tensors, inputs = graph.tables(0), graph.numbers(1)
+    index = inputs[0] if inputs else -1
+    for operator in graph.tables(3):
+        if operator.numbers(1)[:1] == (index,) and kinds[operator.number(0, "<I")] == _QUANTIZE:
+            index = operator.numbers(2)[0]
+            break
+    least = {"int8": -128, "uint8": 0}.get(_tensor(tensors[index]).type) if index >= 0 else None
+    for quantisation in [] if least is None else tensors[index].table(4):
+        scales, zeros = quantisation.floats(2), quantisation.numbers(3, "q")
+        if len(scales) == 1 and scales[0] > 0:
+            low = (least - (zeros[0] if zeros else 0)) * scales[0]
+            return low, low + 255 * scales[0]
+    return None
 
 
 def _tensor(table: _Table) -> Tensor:
@@ -102,10 +123,19 @@ class _Table:
         start, count = self._list(place)
         return self._data[start : start + count].decode()
 
-    def numbers(self, place: int) -> tuple[int, ...]:
-        """A list of int32."""
+    def numbers(self, place: int, form: str = "i") -> tuple[int, ...]:
+        """A list of int32, or of what else `struct` calls by a letter."""
         start, count = self._list(place)
-        return struct.unpack_from(f"<{count}i", self._data, start) if count else ()
+        return struct.unpack_from(f"<{count}{form}", self._data, start) if count else ()
+
+    def floats(self, place: int) -> tuple[float, ...]:
+        """A list of float32."""
+        return self.numbers(place, "f")
+
+    def table(self, place: int) -> list[_Table]:
+        """One table, or none where the file leaves it out."""
+        at = self._field(place)
+        return [_Table(self._data, at + _u32(self._data, at))] if at else []
 
     def tables(self, place: int) -> list[_Table]:
         start, count = self._list(place)

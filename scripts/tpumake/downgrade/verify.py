@@ -64,9 +64,10 @@ def verify(original: Network, result: Path, outputs: list[str] | None, seed: int
     """
     _no_random(original)
     names = outputs or [value.name for value in original.model.graph.output]
-    wanted, feeds = _reference(original, names, seed)
     session = _open(str(result))
-    given = {value.name for value in session.get_inputs()}
+    # The result may have sizes that the original left open.
+    given = {value.name: value.shape for value in session.get_inputs()}
+    wanted, feeds = _reference(original, names, seed, given)
     worst, compared = 0.0, 0
     for feed, reference in zip(feeds, wanted, strict=True):
         try:
@@ -94,7 +95,7 @@ def _no_random(original: Network) -> None:
 
 
 def _reference(
-    original: Network, names: list[str], seed: int
+    original: Network, names: list[str], seed: int, given: dict[str, list]
 ) -> tuple[list[list], list[dict[str, np.ndarray]]]:
     """The original's results and the inputs that gave them."""
     try:
@@ -107,7 +108,7 @@ def _reference(
         ) from None
     first_error: Exception | None = None
     for size, high, batches in itertools.product(_SIZES, (8, 2, 1), ((1, 2), (1, 1))):
-        feeds = list(_feeds(session, size, high, batches, seed))
+        feeds = list(_feeds(session, size, high, batches, seed, given))
         try:
             return [session.run(names, feed) for feed in feeds], feeds
         except Exception as error:
@@ -169,6 +170,7 @@ def _feeds(
     high: int,
     batches: tuple[int, int],
     seed: int,
+    given: dict[str, list],
 ) -> Iterator[dict[str, np.ndarray]]:
     """Two sets of inputs: floats in [0, 1) as pictures have, and normally distributed ones.
 
@@ -181,7 +183,8 @@ def _feeds(
         sizes: dict[str, int] = {}
         for value in session.get_inputs():
             shape = [
-                _size(dim, size if place else batch, sizes) for place, dim in enumerate(value.shape)
+                _size(dim, size if place else batch, sizes)
+                for place, dim in enumerate(given.get(value.name, value.shape))
             ]
             feed[value.name] = _values(value.type, shape, random, run, high)
         yield feed
