@@ -64,7 +64,12 @@ def verify(original: Network, result: Path, outputs: list[str] | None, seed: int
     """
     _no_random(original)
     names = outputs or [value.name for value in original.model.graph.output]
-    session = _open(str(result))
+    try:
+        session = _open(str(result))
+    except Exception as error:
+        # That is the original's fault where it doesn't run either.
+        _reference(original, names, seed, {})
+        raise CheckFailed(f"the result doesn't run: {_line(error)}") from None
     # The result may have sizes that the original left open.
     given = {value.name: value.shape for value in session.get_inputs()}
     wanted, feeds = _reference(original, names, seed, given)
