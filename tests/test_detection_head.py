@@ -242,6 +242,16 @@ def unlike_strides() -> onnx.ModelProto:
     return g.model(g.node("Concat", *flat, axis=1))
 
 
+def yolox() -> onnx.ModelProto:
+    """Boxes, objectness and scores of a stride are joined; no decoder here multiplies the two."""
+    g, flat = Graph(), []
+    for size in (8, 4, 2):
+        x = g.feature(size)
+        scores = [g.node("Sigmoid", g.conv(x, channels)) for channels in (1, 3)]
+        flat.append(g.reshape(g.node("Concat", g.conv(x, 4), *scores, axis=1), 1, 8, -1))
+    return g.model(g.node("Transpose", g.node("Concat", *flat, axis=2), perm=[0, 2, 1]))
+
+
 @pytest.mark.parametrize(
     ("model", "why"),
     [
@@ -250,8 +260,9 @@ def unlike_strides() -> onnx.ModelProto:
         (lambda: anchors(3 * 5), "too few channels"),
         (unlike_strides, "different channels: \\[3, 5\\]"),
         (lambda: Graph().model(), "cut already, or no detector"),
+        (yolox, "0 could be the keypoints"),
     ],
-    ids=["classifier", "cut", "anchors", "unlike", "empty"],
+    ids=["classifier", "cut", "anchors", "unlike", "empty", "yolox"],
 )
 def test_what_is_no_head_says_why(model: Callable[[], onnx.ModelProto], why: str) -> None:
     with pytest.raises(NoHead, match=why):
@@ -277,3 +288,15 @@ def test_a_size_that_is_not_fixed(tmp_path: Path) -> None:
         value.type.tensor_type.shape.dim[2].dim_param = "height"
     with pytest.raises(NoHead, match="not fixed: export it without dynamic axes"):
         find_head(model)
+
+
+def test_the_document_has_every_family() -> None:
+    rows = {}
+    for line in (ROOT / "docs/outputs.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and cells[0] in heads.EXPECTED:
+            rows[cells[0]] = cells[1:3]
+    assert rows == {
+        name: [each.kind or "no detector", each.decoder or "none"]
+        for name, each in heads.EXPECTED.items()
+    }
