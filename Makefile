@@ -409,7 +409,7 @@ $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 
 # The stanza is checked as a whole, before anything runs.
 json = "$(subst ",\",$(subst \,\\,$1))"
-assigned = $(sort $(filter-out $(own) $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
+assigned = $(sort $(filter-out $(call own,$1) $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
 $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
 	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
@@ -818,7 +818,8 @@ records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
 # The Makefile's own variables, which a stanza called `model`, say, has nothing to do with.
-own := $(foreach each,$(.VARIABLES),$(if $(filter file,$(origin $(each))),$(each)))
+before := $(.VARIABLES)
+own     = $(foreach each,$(filter $1_%,$(before)),$(if $(filter file,$(origin $(each))),$(each)))
 include $(STANZAS)
 
 # ---------------------------------------------------------------------------------------------
