@@ -76,9 +76,12 @@ class Display:
             self._draw(f"{time.monotonic() - self.started:.0f} s … {doing}")
 
     def done(self, figure: str, how_long: str) -> None:
-        """Show the stage's last line, if it has a figure to show."""
+        """Show the stage's last line, if it has a figure to show, or each of its warnings."""
         self._erase()
-        if figure:
+        if figure.startswith("warning: "):
+            for line in figure.splitlines():
+                self.note(line)
+        elif figure:
             print(f"{self.head} {figure:<58} {how_long:>8}", flush=True)
 
     def failed(self, cause: str, advice: str, log: Path | None) -> None:
