@@ -391,7 +391,7 @@ assigned = $(sort $(filter-out $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addpre
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1", "plan": $(plan)}
 CHECKED := INPUT_SHAPES OUTPUTS MEAN SCALE PIXEL_FORMAT CHANNEL_FORMAT FUSE_PREPROCESS QUANT_OUTPUT INPUT_NUM DATA_LIST URL \
 	VARIANTS SILENCE
-plan = {"chip": "$(CHIP)", "version": "$(TPU_MLIR_VERSION)", "device": $(call json,$(or $(DEVICE),recamera)), "kind": "$(or $(kind),ONNX)", \
+plan = {"chip": "$(CHIP)", "version": "$(TPU_MLIR_VERSION)", "device": "$(if $(filter undefined,$(origin DEVICE)),recamera,$(DEVICE))", "kind": "$(or $(kind),ONNX)", \
 	"source": $(call json_path,$(source)), "labels": $(call json_path,$(call file_of,$1,LABELS)), \
 	"test_inputs": $(call json_path,$(if $(call get,$1,TEST_INPUT),$(test_files))), \
 	"validating": "$(call validating,1)", "dataset": $(call json_path,$(call path,$1,$(samples))), \
@@ -403,7 +403,7 @@ json_path  = "$(subst ?,$(space),$(subst $(space),\n,$(subst ",\",$(subst \,\\,$
 json_item  = "$1":$(subst $(space),?,$(call json,$2))
 json_items = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $1)))
 # The files of the dataset, listed once; names alone, of which a few are looked into.
-listing = $(if $(filter undefined,$(origin listing_of_$1)),$(eval listing_of_$1 := $$(if $$(call path,$1,$$(samples)),$$(foreach each,$$(call within,$$(call path,$1,$$(samples))),$$(if $$(suffix $$(each)),$$(each))))))$(listing_of_$1)
+listing = $(if $(filter undefined,$(origin listing_of_$1)),$(eval listing_of_$1 := $$(foreach each,$$(call within,$$(call path,$1,$$(samples))),$$(if $$(suffix $$(each)),$$(each)))))$(listing_of_$1)
 looked_into = $(wordlist 1,$2,$(filter-out %.json %.txt %.md %.yaml %.xml %.csv,$(listing)))
 # What is one file can be looked into.
 one_file = $(if $(filter SAVEDMODEL PADDLE,$(kind)),,$(source))
@@ -442,7 +442,8 @@ set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
 # The folder or list, and what is in it. Names with spaces fall apart into words that are no files; where
 # there are such, the stage looks at the contents each time.
 pictures = $(call files,$(call within,$1))
-within   = $(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
+within   = $(if $1,$(call inside_of,$1))
+inside_of = $(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
 listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
 files    = $(call files_of,$(wildcard $1),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)

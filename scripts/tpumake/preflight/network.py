@@ -54,7 +54,9 @@ def check_file(plan: Plan) -> list[Finding]:
         return []
     with plan.source.open("rb") as file:
         what, variable = sniff(file.read(64))
-    if what and variable not in (plan.kind, "PT" if plan.kind == "TORCHSCRIPT" else ""):
+    # TorchScript is what PT may be, too.
+    takes = {plan.kind} | ({"PT"} if plan.kind == "TORCHSCRIPT" else set())
+    if what and variable not in takes:
         remedy = f"name it by {plan.variable(variable)}" if variable else "name the network"
         return [Finding("kind", ERROR, where, f"{plan.source} is {what}", remedy)]
     known = [kind for kind, each in _SUFFIXES.items() if plan.source.suffix.lower() in each]

@@ -2,8 +2,7 @@
 
 ION memory is what reCamera's firmware keeps for the TPU. A cvimodel takes it for its weights, its
 commands, its inputs and outputs, and the tensors that wait for each other. Estimated with these
-rules YOLO11n comes to 8.6 MB (8.67 when built), Sophgo's published YOLOv5s, v7-tiny, v8n and v8s
-to within an eighth of what they take; docs/preflight.md has the table.
+rules known models come to within a tenth of what they take; docs/preflight.md has the table.
 """
 
 from __future__ import annotations
@@ -84,13 +83,15 @@ def _waiting(graph: Graph) -> int:
     most = 0
     for place, node in enumerate(nodes):
         ended = [name for name in alive if last.get(name, -1) <= place]
-        made = sum(graph.elements(name) for name in node.output)
+        # With the multiplication after it this is SiLU, one layer.
+        made = sum(graph.elements(name) for name in node.output if node.op_type != "Sigmoid")
         if node.op_type in _IN_PLACE:
             made = max(made - sum(alive[name] for name in ended), 0)
         most = max(most, sum(alive.values()) + made)
         for name in ended:
             del alive[name]
-        alive.update({name: graph.elements(name) for name in node.output if name in last})
+        count = 0 if node.op_type == "Sigmoid" else 1
+        alive.update({name: count * graph.elements(name) for name in node.output if name in last})
     return most
 
 
