@@ -46,7 +46,8 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .info, .outputs, .detect, .reproduce, info, list and all print JSON, and nothing else on standard output.
+# JSON: 1 has .key, .check, .info, .outputs, .detect, .reproduce, doctor, info, list and all print JSON, and nothing else on
+# standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
 LIST ?=
@@ -76,7 +77,7 @@ KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CA
 STANZA_PARTS := network input dataset calibrate qtable deploy compare
 
 STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
-	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS
+	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS SILENCE
 DEFAULT_ONNX                 =
 DEFAULT_PT                   =
 DEFAULT_TORCHSCRIPT          =
@@ -96,6 +97,7 @@ DEFAULT_ONNX_SIM             =
 DEFAULT_ADD_POSTPROCESS      =
 DEFAULT_LABELS               =
 DEFAULT_VARIANTS             = int8
+DEFAULT_SILENCE              =
 
 STANZA_input := MEAN SCALE PIXEL_FORMAT CHANNEL_FORMAT KEEP_ASPECT_RATIO KEEP_RATIO_MODE RESIZE_DIMS PAD_VALUE \
 	PAD_TYPE WHITE_LEVEL BLACK_LEVEL PREPROCESS_LIST
@@ -258,6 +260,9 @@ LACKS_1.30.2 := mix
 # emulator's is compared with, dies. The compiled model is right.
 ALIGNED_CRASHES_1.7    :=
 ALIGNED_CRASHES_1.30.2 := RGB_PACKED BGR_PACKED
+# FORMS_ABORT_<version>: pictures' forms of which its compiler aborts.
+FORMS_ABORT_1.7    :=
+FORMS_ABORT_1.30.2 := YUV_NV21 YUV420_PLANAR
 aligned_crashes = $(if $(filter 1,$(on_camera)),$(ALIGNED_CRASHES_$(TPU_MLIR_VERSION)))
 aligned_dies = $(call validating,$(and $(call fused,$1),$(filter 1,$(call get,$1,ALIGNED_INPUT)),$(filter $(aligned_crashes),$(call get,$1,CUSTOMIZATION_FORMAT))))
 LACKS := $(LACKS_$(TPU_MLIR_VERSION))
@@ -377,7 +382,9 @@ extra_own = $(if $(filter torch,$1),$(TORCH_PYTHON))
 code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
-CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
+CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wildcard devices/*.json scripts/tpumake/preflight/*.py \
+	scripts/tpumake/preflight/*.json scripts/tpumake/downgrade/*.py) \
+	$(call library,onnx_io detection_head labels pictures samples npz amounts)
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
@@ -407,13 +414,48 @@ parameters = $(strip $(if $(filter datasets,$m),$(call set_flags,$(call set_user
 $(BUILD)/%.parameters: $$(call differs,$$@,$$(parameters)) | $$(@D)/
 	@:$(call write,$@,$(parameters))
 
-# The stanza is checked as a whole, before anything runs.
+# check: all that can be known before the first tool runs: the stanza, the network, some of the
+# pictures. Things of the machine are no part of a key; `make X.check` looks at those, too.
 json = "$(subst ",\",$(subst \,\\,$1))"
 assigned = $(sort $(filter-out $(call own,$1) $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
-stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1"}
-$(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_check_stanza)
-	$(call stage,$*) stanza --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
-	  $(call helper,check_stanza) '$<' '{work}/$(@F)'
+stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1", "plan": $(plan)}
+CHECKED := INPUT_SHAPES OUTPUTS MEAN SCALE PIXEL_FORMAT CHANNEL_FORMAT FUSE_PREPROCESS QUANT_OUTPUT INPUT_NUM DATA_LIST URL \
+	VARIANTS SILENCE
+plan = {"chip": "$(CHIP)", "version": "$(TPU_MLIR_VERSION)", "device": "$(device)", "kind": "$(or $(kind),ONNX)", \
+	"source": $(call json_path,$(source)), "labels": $(call json_path,$(call file_of,$1,LABELS)), \
+	"test_inputs": $(call json_path,$(if $(call get,$1,TEST_INPUT),$(test_files))), \
+	"validating": "$(call validating,1)", "dataset": $(call json_path,$(call path,$1,$(samples))), \
+	"counts": {$(call json_items,$(foreach each,$(sort $(suffix $(listing))),$(call json_item,$(each),$(words $(filter %$(each),$(listing))))))}, \
+	"refused": {$(call json_items,$(foreach each,$(VARIANTS),$(call json_item,$(each),$(call impossible,$1,$(each)))))}, \
+	"values": {$(call json_items,$(foreach each,$(CHECKED),$(call json_item,$(each),$(call get,$1,$(each)))))}}
+# Several paths are a line each. In items spaces are `?`, since they separate them.
+json_path  = "$(subst ?,$(space),$(subst $(space),\n,$(subst ",\",$(subst \,\\,$(strip $1)))))"
+json_item  = "$1":$(subst $(space),?,$(call json,$2))
+json_items = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $1)))
+# The files of the dataset, listed once; names alone, of which a few are looked into.
+listing = $(if $(filter undefined,$(origin listing_of_$1)),$(eval listing_of_$1 := $$(foreach each,$$(call within,$$(call path,$1,$$(samples))),$$(if $$(suffix $$(each)),$$(each)))))$(listing_of_$1)
+looked_into = $(wordlist 1,$2,$(filter-out %.json %.txt %.md %.yaml %.xml %.csv,$(listing)))
+# What is one file can be looked into.
+one_file = $(if $(filter SAVEDMODEL PADDLE,$(kind)),,$(source))
+$(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_preflight) $$(call as_prerequisite,$$(call one_file,$$*)) \
+		$$(call looked_into,$$*,3) $$(if $$(call path,$$*,LABELS),$$(call as_prerequisite,$$(call file_of,$$*,LABELS))) \
+		$$(call validating,$$(if $$(call get,$$*,TEST_INPUT),$$(call test_prerequisite,$$*)))
+	$(call stage,$*) stanza --label check --log '$(BUILD)/$*/logs/stanza.log' --out '$@' --in '$<' \
+	  $(call in_numbered,network,$(call one_file,$*)) $(call in_numbered,sample,$(call looked_into,$*,3)) \
+	  $(call in_numbered,labels,$(call file_of,$*,LABELS)) \
+	  $(call validating,$(if $(call get,$*,TEST_INPUT),$(call in_numbered,test,$(call test_files,$*)))) \
+	  $(call helper,preflight) '$<' '{work}/$(@F)' $(call samples_of,$*,3)
+in_numbered = $(foreach each,$(join $(patsubst %,$1%=,$(wordlist 1,$(words $2),$(NUMBERS))),$2),--in $(call quoted,$(each)))
+samples_of = $(foreach each,$(call looked_into,$1,$2),--sample $(call quoted,$(each)))
+# X.check, X being a model (all of its variants) or one variant of it; doctor: the machine, and all models.
+%.check: $$(addprefix $(BUILD)/,$$(addsuffix /stanza.parameters,$$(call model_of,$$*))) FORCE | $(HELPERS)
+	$(if $(call model_of,$*),,$(error there is no $* to check; make list shows what can be built))
+	@'$(VENV)/bin/python' scripts/preflight.py '$<' --target '$*' $(if $(JSON),--json) --build '$(BUILD)' --toolchain '$(TOOLCHAIN_HERE)' \
+	  $(addprefix --variant ,$(if $(filter $(MODELS),$*),$(call get,$*,VARIANTS),$(call variant_of,$*))) $(call samples_of,$(call model_of,$*),24)
+.PHONY: doctor
+doctor: $$(patsubst %,$(BUILD)/%/stanza.parameters,$$(MODELS))
+	@$(HOST_PYTHON) scripts/doctor.py --build '$(BUILD)' --toolchain '$(TOOLCHAIN_HERE)' --venv '$(VENV)' $(if $(JSON),--json) \
+	  $(foreach each,$(KNOWN_EXTRAS),--extra '$(dir $(call extra_ready,$(each)))') $(MODELS:%='$(BUILD)/%/stanza.parameters')
 
 # dataset: pictures of any kind, or tensors, in the form and number that the calibration takes. Of a
 # folder, or DATASET's list, some are chosen; of the other two lists the first ones are taken, in their order.
@@ -630,7 +672,8 @@ impossible = $(or \
 	$(call validating,$(if $(filter .jpg,$(test_kind)),,a model with FUSE_PREPROCESS = 1 is compared on pictures$(comma) and $1_TEST_INPUT names none: give it some$(comma) or VALIDATE=0)))), \
 	$(if $(aligned_dies),tpu_mlir $(TPU_MLIR_VERSION) dies of comparing a model with ALIGNED_INPUT=1 and $(form): $1_ALIGNED_INPUT=0$(comma) or VALIDATE=0), \
 	$(if $(filter 1,$(call get,$1,DYNAMIC)),$(if $(filter cvimodel,$(MODEL)),$(CHIP) runs no models of DYNAMIC = 1)))
-impossible_form = $(or $(if $(filter %_RAW,$3),$(or \
+impossible_form = $(or $(if $(filter $(FORMS_ABORT_$(TPU_MLIR_VERSION)),$3),tpu_mlir $(TPU_MLIR_VERSION) aborts at CUSTOMIZATION_FORMAT = $3: another form$(comma) or TPU_MLIR_VERSION=1.7), \
+	$(if $(filter %_RAW,$3),$(or \
 	$(if $(filter bmodel,$(MODEL)),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 for $(CHIP)), \
 	$(if $(filter f16 bf16 f32,$2),,tpu_mlir can't compile CUSTOMIZATION_FORMAT = $3 in $(call upper,$2)), \
 	$(call validating,tpu_mlir makes no test pictures for CUSTOMIZATION_FORMAT = $3: VALIDATE=0))), \
@@ -924,6 +967,8 @@ make add MODEL=… IMAGES=…    append that stanza to $(STANZAS)
 make MODEL, make all         every variant of a model's stanza; of all models, with a table at the end
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
+make MODEL_VARIANT.check     all that can be known beforehand: stanza, network, pictures, machine (MODEL.check; JSON=1)
+make doctor                  the machine, and all models in brief (JSON=1)
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
 make MODEL_VARIANT.info      what the model is, and what DEVICE will do with it: decoder, classes, memory, parts (JSON=1)
 make info FILE=x.cvimodel    the same of any model file

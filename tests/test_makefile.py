@@ -249,7 +249,7 @@ PLUMBING = {"__init__", "cli", "errors", "events", "files", "folders"}
 @pytest.mark.parametrize(
     ("stage", "program"),
     [
-        ("stanza", "check_stanza.py"),
+        ("stanza", "preflight.py"),
         ("dataset", "normalize_dataset.py"),
         ("downgrade", "onnx_downgrade.py"),
         ("transform", "npz_compare.py"),

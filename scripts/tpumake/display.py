@@ -77,9 +77,12 @@ class Display:
             self._draw(f"{time.monotonic() - self.started:.0f} s … {doing}")
 
     def done(self, figure: str, how_long: str) -> None:
-        """Show the stage's last line, if it has a figure to show."""
+        """Show the stage's last line, if it has a figure to show, or each of its warnings."""
         self._erase()
-        if figure:
+        if figure.startswith("warning: "):
+            for line in figure.splitlines():
+                self.note(line)
+        elif figure:
             first, *more = figure.splitlines()
             if self.timed:
                 first = f"{first:<58} {how_long:>8}"

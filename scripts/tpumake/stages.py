@@ -72,6 +72,12 @@ def _last_line(result: Result) -> str:
     return result.log.rstrip().rsplit("\n", 1)[-1]
 
 
+def _warnings(result: Result) -> str:
+    """What the check warns of, a line each; mostly nothing."""
+    lines = result.log.splitlines()
+    return "\n".join(line for line in lines if line.startswith("warning: "))
+
+
 def _transform(result: Result) -> str:
     if "--test_input" not in result.command:
         return "not compared with the float model (VALIDATE=0)"
@@ -316,7 +322,7 @@ def _operations(result: Result) -> str:
 
 
 STAGES = {
-    "stanza": Stage(lambda result: ""),
+    "stanza": Stage(_warnings),
     "dataset": Stage(_last_line, _picture_progress),
     "tflite": Stage(_last_line),
     "caffe": Stage(_last_line),
@@ -412,7 +418,7 @@ _KNOWN = (
 )
 # The last words of our own helpers are the cause, and may be more than one line.
 _OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|check_(stanza|tflite|caffe|contract)|import_\w+"
+    r"^(onnx_downgrade|normalize_dataset|npz_compare|preflight|check_(tflite|caffe|contract)|import_\w+"
     r"|merge_qtable|letterbox_picture|run_onnx): ",
     re.M,
 )
