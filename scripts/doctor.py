@@ -46,7 +46,7 @@ def models(plans: list[Path]) -> dict[str, list[Finding]] | None:
     try:
         from tpumake.preflight.checks import check
         from tpumake.preflight.plan import Plan
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     schema = json.loads((TOP / "schemas" / "stanza.schema.json").read_text())
     result = {}

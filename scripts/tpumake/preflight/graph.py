@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from tpumake import onnx_io
-from tpumake.detection_head import find_branches, interleaved
+from tpumake import devices, onnx_io
 from tpumake.downgrade import BASE, downgrade
 from tpumake.errors import BadInput
 from tpumake.onnx_io import Network
@@ -71,7 +70,7 @@ def _cut(plan: Plan, network: Network) -> bool:
         return False
     names = [name.strip() for name in said.split(",") if name.strip()]
     if said == "auto":
-        names = interleaved(find_branches(network.model)) or []
+        names = devices.automatic(network.model, devices.read(plan.device)).names() or []
     if names:
         onnx_io.select_outputs(network, names)
     return bool(names)
