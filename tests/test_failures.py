@@ -119,3 +119,33 @@ def test_nothing_of_this_is_imported_where_nothing_fails() -> None:
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+# ---------------------------------------------------------------------------------------------
+# docs/troubleshooting.md
+
+DOCUMENT = (ROOT / "docs/troubleshooting.md").read_text()
+# A cell may have code with a backtick in it, between two of them; none has a pipe.
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in DOCUMENT.splitlines()
+    if line.startswith("| ") and not line.endswith("| test |")
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[3].strip("*`"))
+def test_every_row_names_a_test_that_there_is(row: list[str]) -> None:
+    assert len(row) == 4
+    assert all(row)
+    entry = re.fullmatch(r"\*([a-z-]+)\*", row[3])
+    if entry:
+        assert entry[1] in {each["name"] for each in TABLE}
+        return
+    file, name = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", row[3]).groups()
+    assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text()
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry["name"])
+def test_every_known_message_has_a_row(entry: dict) -> None:
+    (row,) = [row for row in ROWS if row[3] == f"*{entry['name']}*"]
+    assert row[0].strip("` ") == entry["says"].strip("` ")

@@ -177,7 +177,7 @@ CASES: dict[str, list[Case]] = {
         transform(network(node("Det"), out=(1, 3)), says="'Det'"),
     ],
     "kernel-shape": [transform(convolution())],
-    "resize-mode": [transform(RESIZE, says="mode of a Interp")],
+    "operator-mode": [transform(RESIZE, says="the mode of an operator, Interp")],
     "pad-mode": [transform(PAD)],
     "reshape-from-input": [
         transform(network(node("Reshape", "x", "s"), inputs={"x": SHAPE, "s": (2,)}, out=("a", 1)),
@@ -377,3 +377,54 @@ def test_the_tool_says_it_and_it_is_explained(
         assert case.says in failure.cause
         assert "\n" not in failure.cause + failure.remedy
         assert failure.remedy
+
+
+# ---------------------------------------------------------------------------------------------
+# Through the runner
+
+
+def stage(folder: Path, command: list[str | Path], **options: str) -> list[str]:
+    """Run a stage that fails; gives what is said of it, without the first columns."""
+    runner = [sys.executable, ROOT / "scripts/run_stage.py", "--model", "m", "--build", "build"]
+    chosen = [word for name, value in options.items() for word in (f"--{name}", value)]
+    done = subprocess.run(
+        [*runner, "--out", "o", *chosen, "--", *command], cwd=folder, capture_output=True,
+        text=True, check=False, env=os.environ | {"CACHE": "0"},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert not (folder / "o").exists()
+    return [line[22:] for line in done.stderr.splitlines()]
+
+
+def test_a_known_failure_is_told_with_its_remedy(toolchain: Toolchain, tmp_path: Path) -> None:
+    command = [toolchain.program, "run_calibration.py", "m.mlir", "--input_num", "2", "-o", "o"]
+    (tmp_path / "m.mlir").touch()
+    said = stage(
+        tmp_path, [*command, "--dataset", "nosuch"], **{"in": "m.mlir"}, stage="calibrate",
+        log="logs/calibrate.log",
+    )  # fmt: skip
+    assert said == [
+        "there is nothing to calibrate with",
+        "put pictures, .npz or .npy where DATASET points",
+        "log: logs/calibrate.log",
+    ]
+
+
+def test_an_unknown_failure_asks_for_a_report(toolchain: Toolchain, tmp_path: Path) -> None:
+    grid = {"g": np.zeros((1, 8, 8, 2), np.float32)}
+    (tmp_path / "n.onnx").write_bytes(network(node("GridSample", "x", "g"), constants=grid))
+    command = shlex.split(
+        f"model_transform.py --model_name m --mlir o.mlir --model_def n.onnx {SIZE}"
+    )
+    said = stage(
+        tmp_path, [toolchain.program, *command], **{"in": "n.onnx"}, stage="transform",
+        log="build/m/logs/transform.log",
+    )  # fmt: skip
+    assert said[0].startswith('AssertionError: assert ("Unsupported interpolation mode')
+    assert said[2:] == [
+        "log: build/m/logs/transform.log",
+        "make bugreport packs what a maintainer would ask for",
+    ]
+    note = json.loads((tmp_path / "build/m/logs/transform.failed").read_text())
+    assert note["cause"] == said[0]
+    assert note["inputs"] == {"n.onnx": "n.onnx"}
