@@ -937,6 +937,20 @@ sources_of = $(foreach name,$(FILES) DATASET $(LISTS),$(if $(call file_of,$1,$(n
 	  $(addprefix --makefile ,$(MAKEFILE_LIST)) --environment '$(VENV)' --environment '$(TOOLCHAIN)' \
 	  $(foreach each,$(call reproduced,$*),$(call sources_of,$(each)))
 
+# bugreport: what a maintainer would ask for, in one archive: about a model, one of its variants, or
+# what failed last. BUGREPORT: weights, pictures, or both: these, too.
+BUGREPORT ?=
+KNOBS += BUGREPORT
+.PHONY: bugreport
+report = @$(HOST_PYTHON) scripts/pack_bugreport.py --build '$(BUILD)' --make-version '$(MAKE_VERSION)' --also $(call shell_word,$(BUGREPORT)) \
+	$(foreach each,$(MODELS),--network $(each)=$(call quoted,$(call source,$(each))) $(if $(call get,$(each),$(call samples,$(each))),--set '$(each)=$(call dataset,$(each))')) \
+	$(addprefix --lock ,$(wildcard requirements/*.txt)) --environment VENV='$(VENV)' --environment TOOLCHAIN='$(TOOLCHAIN_HERE)'
+bugreport:
+	$(report)
+%.bugreport: FORCE
+	@$(if $(call model_of,$*),,$(error there is no $* to report on; make list shows what can be built))
+	$(report) --model '$(call model_of,$*)' --chip $(CHIP) --variant '$(patsubst $(call model_of,$*),,$(call variant_of,$*))'
+
 # With JSON=1: all that can be built for this chip, what it is built from, and the records of its stages.
 list:
 	@:$(if $(JSON),$(list_json),$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS)))))
@@ -976,6 +990,8 @@ make MODEL.outputs           where the network's head is, why, and what each dev
 make MODEL_VARIANT.detect    what it finds in IMAGE=photo.jpg, beside the float network (MODEL.detect: all variants;
                              CONF=0.25 IOU=0.7 OUT=drawing.png JSON=1)
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
+make MODEL_VARIANT.bugreport what a maintainer would ask for, in one archive; make bugreport: of what failed last
+                             (BUGREPORT="weights pictures": these, too)
 make setup                   both environments; builds do it by themselves (EXTRA="$(KNOWN_EXTRAS)": those, too)
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long

@@ -16,7 +16,7 @@ import no_personality
 import pytest
 from conftest import ROOT
 
-from tpumake import stages
+from tpumake import failures, stages
 from tpumake.errors import CheckFailed
 
 PASSED = "230 compared, 230 passed, lowest cosine 0.9999, lowest Euclidean 0.99 (t)"
@@ -264,8 +264,8 @@ def test_a_file_in_the_build_folders_place_is_one_line(runner: Runner) -> None:
          "229 of 230 tensors agree"),
         ("$ c\n", -11, [], "ended by signal 11"),
         ("$ c\n", 134, [], "ended by signal 6"),
-        ("$ c\nlast words\n", 134, [], "ended by signal 6: last words"),
-        ("$ c\nOMP: Error #179: Function Can't open SHM2 failed:\n", 134, [], "/dev/shm"),
+        ("$ c\nlast words\n", 134, [], "ended by signal 6 (SIGABRT): last words"),
+        ("$ c\nOMP: Error #179: Function Can't open SHM2 failed:\n", 134, [], "shared memory"),
         ("$ c\nlast words\n", 3, [], "last words"),
         ("$ c\ngood\n", 0, ["x.mlir"], "made no x.mlir"),
         ("$ c\nfirst\nUNREACHABLE executed at a.cpp:3!\nPLEASE submit a bug report\n", 134, [],
@@ -273,9 +273,9 @@ def test_a_file_in_the_build_folders_place_is_one_line(runner: Runner) -> None:
     ],
 )  # fmt: skip
 def test_the_cause_is_one_line(log: str, code: int, missing: list[str], said: str) -> None:
-    cause = stages.explain(log, code, missing)
-    assert said in cause
-    assert "\n" not in cause
+    failure = failures.explain("transform", log, code, missing)
+    assert said in failure.cause
+    assert "\n" not in failure.cause
 
 
 def result(tmp_path: Path, log: str, *command: str) -> stages.Result:

@@ -89,12 +89,15 @@ class Display:
             below = [f"{' ' * len(self.head)} {each}" for each in more]
             print("\n".join([f"{self.head} {first}", *below]), flush=True)
 
-    def failed(self, cause: str, advice: str, log: Path | None) -> None:
-        """Show why the stage failed, what to do, and where to read more, on standard error."""
+    def failed(self, cause: str, advice: str, log: Path | None, asking: str = "") -> None:
+        """Show why the stage failed, what to do, and where to read more, on standard error.
+
+        :param asking: how to ask others, where the cause isn't known
+        """
         self._erase()
         sys.stdout.flush()
         where = f"log: {log}" if log else ""
-        lines = [line.strip() for line in (*cause.splitlines(), advice, where) if line]
+        lines = [line.strip() for line in (*cause.splitlines(), advice, where, asking) if line]
         heads = [self.head] + [" " * len(self.head)] * len(lines)
         lines = [f"{head} {line}" for head, line in zip(heads, lines, strict=False)]
         print("\n".join(lines), file=sys.stderr, flush=True)

@@ -97,7 +97,9 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             _insist_on_room(text, job.build)
-            raise CheckFailed(stages.explain(text, code, missing))
+            from tpumake.failures import ToolFailed, explain
+
+            raise ToolFailed(explain(job.stage, text, code, missing))
         changed = why(Record(key, {}, ""), job.key(digests), [])
         if changed:
             raise BadInput(f"{changed} while the tool ran: make again")

@@ -51,6 +51,11 @@ class Job(NamedTuple):
         return self.log.with_suffix(".key")
 
     @property
+    def failure(self) -> Path:
+        """Where is noted that it failed, until it succeeds: beside the log."""
+        return self.log.with_suffix(".failed")
+
+    @property
     def lock(self) -> Path:
         """Held by whoever makes it, however the build folder was named to them."""
         name = os.path.relpath(self.log.with_suffix(""), self.build)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "run_guarded"]
 
+REPORT = "make bugreport packs what a maintainer would ask for"
+
 
 def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespace) -> str:
     """See to it that a job's outputs are what it would make; by the cheapest way that there is.
@@ -59,6 +61,7 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
         if record:
             note(f"comes from the cache: {reason}")
             display.replay(job.log)
+            job.failure.unlink(missing_ok=True)
             display.done(record.figure, "cached")
             _note(job, "cached")
             return record.figure
@@ -80,6 +83,7 @@ def run(
     prepare(job, make)
     started = time.monotonic()
     record = execute(job, key, digests, display)
+    job.failure.unlink(missing_ok=True)
     if cache:
         try:
             cache.put(record, job.outputs, job.log.read_bytes().decode(errors="replace"))
@@ -223,13 +227,9 @@ def main() -> int:
         for path in (*chosen.refused, *job.outputs):
             _aside(path).unlink(missing_ok=True)
     except CheckFailed as error:
-        from tpumake.stages import STAGES
-
         if chosen.refused:
             _put_aside(chosen.refused, job.outputs)
-        display.failed(str(error), STAGES[job.stage].advice, job.log)
-        _note(job, "failed", cause=str(error), log=str(job.log))
-        return 1
+        return _check_failed(job, display, error)
     except BadInput as error:
         return _bad_input(job, display, str(error))
     except OSError as error:
@@ -261,6 +261,20 @@ def _put_aside(inputs: list[Path], outputs: list[Path]) -> None:
     for path in inputs:
         if path.exists():
             path.replace(_aside(path))
+
+
+def _check_failed(job: Job, display: Display, error: CheckFailed) -> int:
+    from tpumake.failures import ToolFailed, note_failure
+    from tpumake.stages import STAGES
+
+    failure = error.failure if isinstance(error, ToolFailed) else None
+    advice = (failure.remedy if failure else "") or STAGES[job.stage].advice
+    # What nobody has met before is worth telling of.
+    asking = "" if failure is None or failure.known else REPORT
+    display.failed(str(error), advice, job.log, asking)
+    note_failure(job, str(error))
+    _note(job, "failed", cause=str(error), log=str(job.log))
+    return 1
 
 
 def _bad_input(job: Job, display: Display, cause: str) -> int:

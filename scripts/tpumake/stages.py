@@ -17,7 +17,7 @@ from tpumake import settling
 from tpumake.errors import CheckFailed
 from tpumake.job import Job
 
-__all__ = ["STAGES", "Result", "Stage", "explain"]
+__all__ = ["STAGES", "Comparison", "Result", "Stage", "comparisons"]
 
 Progress = tuple[str, int, int]
 
@@ -369,59 +369,3 @@ STAGES = {
     # A network or a model, run on pictures.
     "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
 }
-
-
-def explain(log: str, code: int, missing: list[str]) -> str:
-    """Say in one line why a command failed, from what it printed.
-
-    :param code: exit code; negative for a signal
-    :param missing: outputs that it did not make
-    """
-    failed = [check for check in comparisons(log) if check.passed != check.compared]
-    if failed:
-        check = failed[-1]
-        return (
-            f"{check.passed} of {check.compared} tensors agree: lowest cosine {check.cosine}, "
-            f"lowest Euclidean {check.euclidean}; the log names them"
-        )
-    own = list(_OWN_HELPER.finditer(log))
-    if own:
-        # What follows is the complaint of a tool that had called it.
-        return log[own[-1].end() :].partition("\nTraceback")[0].strip()
-    lines = [line.strip() for line in log.replace("\r", "\n").splitlines() if line.strip()]
-    # The first complaint is the cause, what follows is its echo up the stack.
-    for sign, cause in _KNOWN:
-        if any(sign in line for line in lines[1:]):
-            return cause
-    telling = [line for line in lines[1:] if _COMPLAINT.search(line)]
-    if telling:
-        return telling[0]
-    if code < 0 or code > 128:
-        ended = f"the tool was ended by signal {-code if code < 0 else code - 128}"
-        return f"{ended}: {lines[-1]}" if len(lines) > 1 else ended
-    if code:
-        return lines[-1] if len(lines) > 1 else f"exit code {code}"
-    return f"the tool ended well but made no {missing[0]}"
-
-
-# Messages that don't say what they mean.
-_KNOWN = (
-    (
-        "'NoneType' object has no attribute 'shape'",
-        "a picture can't be decoded: is TEST_INPUT one, and whole?",
-    ),
-    (
-        "assert (name in npz_in.files)",
-        "TEST_INPUT, or the first sample, has no tensor of the name of one of the network's inputs",
-    ),
-    ("OMP: Error #179", "the tool may not use shared memory: is /dev/shm there, and writable?"),
-)
-# The last words of our own helpers are the cause, and may be more than one line.
-_OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|preflight|check_(tflite|caffe|contract)|import_\w+"
-    r"|merge_qtable|letterbox_picture|run_onnx): ",
-    re.M,
-)
-_COMPLAINT = re.compile(
-    r"^\w*(Error|Exception)\b|\berror:|UNREACHABLE|Assertion .* failed|doesn't exist"
-)
