@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tpumake.errors import one_line
+
 if TYPE_CHECKING:
     from tpumake.stages import Stage
 
@@ -58,7 +60,7 @@ class Display:
     def note(self, text: str) -> None:
         """Show a line that stays."""
         self._erase()
-        print(f"{self.head} {text}", flush=True)
+        print(f"{self.head} {one_line(text)}", flush=True)
 
     def detail(self, text: str) -> None:
         """Show a line only to who wants to see everything."""
@@ -79,7 +81,7 @@ class Display:
         """Show the stage's last line, if it has a figure to show."""
         self._erase()
         if figure:
-            print(f"{self.head} {figure:<58} {how_long:>8}", flush=True)
+            print(f"{self.head} {one_line(figure):<58} {how_long:>8}", flush=True)
 
     def failed(self, cause: str, advice: str, log: Path | None) -> None:
         """Show why the stage failed, what to do, and where to read more, on standard error."""
@@ -88,7 +90,7 @@ class Display:
         where = f"log: {log}" if log else ""
         lines = [line.strip() for line in (*cause.splitlines(), advice, where) if line]
         heads = [self.head] + [" " * len(self.head)] * len(lines)
-        lines = [f"{head} {line}" for head, line in zip(heads, lines, strict=False)]
+        lines = [f"{head} {one_line(line)}" for head, line in zip(heads, lines, strict=False)]
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _draw(self, text: str) -> None:
