@@ -363,7 +363,7 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
-CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
+CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input onnx_io pictures)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)

@@ -154,6 +154,7 @@ def _bytes(network: Network) -> bytes:
 def _open(model: str | bytes, folder: str | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)
     # Operators as they stand: an optimiser could mend or break either side.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder:
