@@ -55,6 +55,16 @@ def findings(stanza: dict[str, str], schema: dict) -> list[str]:
     return sorted(set(lines))
 
 
+def _read(path: Path) -> dict[str, str]:
+    try:
+        stanza = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise cli.BadInput(f"{path}: is no JSON in UTF-8 ({error})") from None
+    if not isinstance(stanza, dict) or not all(isinstance(one, str) for one in stanza.values()):
+        raise cli.BadInput(f"{path}: must be an object of variables, all of them text")
+    return stanza
+
+
 def _wanted(schema: dict, key: str) -> str:
     """What a variable should be, in the schema's own words."""
     about = schema["properties"][key]
@@ -69,9 +79,9 @@ def _wanted(schema: dict, key: str) -> str:
 @click.argument("mark", required=False, type=click.Path(path_type=Path))
 def main(stanza: Path, mark: Path | None) -> None:
     """Check STANZA, a JSON document that the Makefile writes; make the file MARK if it is right."""
-    lines = findings(json.loads(stanza.read_text()), json.loads(SCHEMA.read_text()))
+    lines = findings(_read(stanza), json.loads(SCHEMA.read_text()))
     if lines:
-        raise cli.BadInput("\n              ".join(lines))
+        raise cli.BadInput(*lines)
     if mark:
         mark.touch()
 
