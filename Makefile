@@ -354,7 +354,7 @@ CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,bounded_run memory onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
@@ -363,7 +363,7 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
-CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input onnx_io pictures)
+CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,bounded_run memory detections labels network_input onnx_io pictures)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
@@ -728,7 +728,7 @@ endef
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
 define fetched
 $2: | $(HELPERS)
-	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
+	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(subst ','\'',$(call get,$1,URL))' '$$@'
 endef
 
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.

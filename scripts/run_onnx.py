@@ -9,6 +9,7 @@ import click
 import numpy as np
 import onnxruntime
 
+from tpumake import bounded_run
 from tpumake.cli import BadInput, atomic_write, run
 from tpumake.detections import recognise
 from tpumake.labels import names_in, read_labels
@@ -51,7 +52,7 @@ def run_on(session: onnxruntime.InferenceSession, wanted: NetworkInput, picture:
     if seen.shape[:2] != (wanted.height, wanted.width):
         raise BadInput(f"{picture}: is not {wanted.width}×{wanted.height}")
     try:
-        return session.run(None, {inputs[0].name: wanted.of(seen)})
+        return bounded_run.run(session, None, {inputs[0].name: wanted.of(seen)})
     except Exception as error:
         raise BadInput(f"the network doesn't run: {' '.join(str(error).split())}") from None
 
