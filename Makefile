@@ -388,8 +388,8 @@ CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wild
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head devices static_shapes \
-	samples npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,bounded_run memory onnx_io detection_head devices \
+	static_shapes samples npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -397,7 +397,7 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
-CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
+CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,bounded_run memory detections labels network_input onnx_io pictures)
 CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders side_car labels model_info \
 	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
@@ -830,7 +830,7 @@ endef
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
 define fetched
 $2: | $(HELPERS)
-	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(call get,$1,URL)' '$$@'
+	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(subst ','\'',$(call get,$1,URL))' '$$@'
 endef
 
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.

@@ -125,7 +125,7 @@ def _judge(document: dict) -> None:
         click.echo(f"other programs kept {others:.1f} of {cores} cores busy meanwhile", err=True)
     lines = document["missed"] + document["regressions"]
     if lines:
-        raise CheckFailed("\n       ".join(lines))
+        raise CheckFailed(*lines)
 
 
 def _load(path: Path) -> dict:

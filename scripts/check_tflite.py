@@ -120,7 +120,13 @@ def main() -> None:
         print(int(network.quantised))
         return
     try:
-        line = check(network, chosen.variable, json.loads(chosen.input_shapes))
+        shapes = json.loads(chosen.input_shapes)
+    except (ValueError, RecursionError):
+        raise BadInput(
+            f"--input-shapes {chosen.input_shapes}: must look like [[1,3,64,64]]"
+        ) from None
+    try:
+        line = check(network, chosen.variable, shapes)
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from None
     if chosen.mark:

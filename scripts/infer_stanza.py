@@ -154,8 +154,7 @@ def main(
         click.echo(document(name, settings, inferred))
     if inferred.questions:
         lines = [f"{one.name}: {one.text}" for one in inferred.questions]
-        raise cli.BadInput(f"{model} leaves questions open; add the answers to the command"
-                           + "".join(f"\n  {line}" for line in lines))  # fmt: skip
+        raise cli.BadInput(f"{model} leaves questions open; add the answers to the command", *lines)
     text = stanza_text(name, about(facts, name), settings)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

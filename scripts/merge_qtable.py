@@ -19,12 +19,19 @@ from tpumake.files import atomic_write
 MODES = ("F32", "F16", "BF16", "INT8", "INT4", "W8F16", "W8BF16", "W4F16", "W4BF16")
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise cli.BadInput(f"{path}: not a text file in UTF-8") from None
+
+
 def layers_of(table: Path) -> list[str]:
     """List the layers of a network in their order, from its calibration table.
 
     :raises BadInput: it has none
     """
-    rows = [line.split() for line in table.read_text().splitlines() if not line.startswith("#")]
+    rows = [line.split() for line in _lines(table) if not line.startswith("#")]
     names = [row[0] for row in rows if len(row) == 4]
     if not names:
         raise cli.BadInput(f"{table} is no calibration table")
@@ -37,7 +44,7 @@ def read_table(path: Path, layers: list[str]) -> dict[str, str]:
     :raises BadInput: a line is not a layer and its mode, with the line's number
     """
     modes = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue

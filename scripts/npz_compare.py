@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tpumake.cli import BadInput, CheckFailed, atomic_write, run
+from tpumake.errors import one_line
 
 if TYPE_CHECKING:
     from tpumake.npz_compare import Comparison, TensorResult
@@ -141,7 +142,7 @@ def _table(result: Comparison, rows: int) -> list[str]:
         verdict = tensor.verdict
         cosine, euclidean, sqnr = verdict.figures
         line = f"{verdict.kind:<12} {_figure(cosine, 7):>10} {_figure(euclidean, 7):>10}"
-        line += f" {_figure(sqnr, 1):>8}  {tensor.name}"
+        line += f" {_figure(sqnr, 1):>8}  {one_line(tensor.name)}"
         shape = "x".join(map(str, tensor.target_shape)) or "scalar"
         line += f" ({shape} {tensor.target_dtype})"
         lines.append(line + (f": {verdict.reason}" if verdict.reason else ""))
@@ -159,7 +160,7 @@ def _summary(result: Comparison) -> str:
     return (
         f"{len(result.tensors)} compared, {result.passed_count} passed, "
         f"lowest cosine {_figure(cosine, 7)}, lowest Euclidean {_figure(euclidean, 4)}"
-    ) + (f" ({tensor})" if tensor else "")
+    ) + (f" ({one_line(tensor)})" if tensor else "")
 
 
 def _figure(value: float | None, digits: int) -> str:

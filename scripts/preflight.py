@@ -42,7 +42,7 @@ def main(
     as_json: bool,
 ) -> int:
     """Check PLAN, a JSON document that the Makefile writes; make the file MARK if it is right."""
-    wanted = Plan.read(json.loads(plan.read_text()), variants, samples)
+    wanted = _read(plan, variants, samples)
     findings = check(wanted, json.loads(SCHEMA.read_text()), DEVICES, build)
     if build and toolchain:
         findings = in_order(findings + check_here(build, toolchain))
@@ -56,10 +56,17 @@ def main(
     return int(failed)
 
 
+def _read(path: Path, variants: tuple[str, ...], samples: tuple[Path, ...]) -> Plan:
+    try:
+        return Plan.read(json.loads(path.read_text(encoding="utf-8")), variants, samples)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise cli.BadInput(f"{path}: is not what the Makefile writes; remove it") from None
+
+
 def _in_a_build(findings: list[Finding], failed: bool, mark: Path | None) -> int:
     """Errors end the build, all of them told at once; warnings are told, and it goes on."""
     if failed:
-        raise cli.BadInput("\n              ".join(str(one) for one in findings))
+        raise cli.BadInput(*findings)
     if findings:
         click.echo(told(findings))
     if mark:

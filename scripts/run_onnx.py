@@ -8,12 +8,14 @@ from pathlib import Path
 import click
 import numpy as np
 import onnxruntime
-from PIL import Image
 
+from tpumake import bounded_run
 from tpumake.cli import BadInput, atomic_write, run
 from tpumake.detections import recognise
 from tpumake.labels import names_in, read_labels
 from tpumake.network_input import NetworkInput, read_network_input
+from tpumake.onnx_io import load
+from tpumake.pictures import UnusableError, pixels
 
 _PATH = click.Path(path_type=Path)
 
@@ -21,12 +23,15 @@ _PATH = click.Path(path_type=Path)
 def open_network(path: Path) -> onnxruntime.InferenceSession:
     """Make a network ready to run, on one thread.
 
-    :raises BadInput: onnxruntime can't; one line with its reason
+    :raises BadInput: onnxruntime can't, or weights lie outside its folder; one line with the reason
     """
+    # It says itself where its weights are; onnxruntime would go wherever that leads.
+    load(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     # Errors come as exceptions; what it writes besides is for its own developers.
     options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -40,12 +45,14 @@ def run_on(session: onnxruntime.InferenceSession, wanted: NetworkInput, picture:
     if len(inputs) != 1 or inputs[0].type != "tensor(float)":
         raise BadInput(f"the network has {len(inputs)} inputs ({inputs[0].type}); one of floats "
                        "can be fed")  # fmt: skip
-    with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    if pixels.shape[:2] != (wanted.height, wanted.width):
+    try:
+        seen = pixels(picture.read_bytes())
+    except UnusableError as error:
+        raise BadInput(f"{picture}: {error}") from None
+    if seen.shape[:2] != (wanted.height, wanted.width):
         raise BadInput(f"{picture}: is not {wanted.width}×{wanted.height}")
     try:
-        return session.run(None, {inputs[0].name: wanted.of(pixels)})
+        return bounded_run.run(session, None, {inputs[0].name: wanted.of(seen)})
     except Exception as error:
         raise BadInput(f"the network doesn't run: {' '.join(str(error).split())}") from None
 
@@ -64,9 +71,10 @@ def main(network: Path, picture: Path, target: Path, described: Path, labels: Pa
     names = read_labels(labels) if labels else names_in(session.get_modelmeta().custom_metadata_map)
     found = run_on(session, wanted, picture)
     recognise([values.shape for values in found], wanted.size, len(names))
-    with atomic_write(target) as temporary:
+    # Given a name instead of a file, NumPy adds a suffix to one that has none.
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
         called = [output.name for output in session.get_outputs()]
-        np.savez(temporary, **dict(zip(called, found, strict=True)))
+        np.savez(file, **dict(zip(called, found, strict=True)))
     click.echo(f"{len(found)} output{'s' if len(found) > 1 else ''}")
 
 

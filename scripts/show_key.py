@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from tpumake import cli
+from tpumake.errors import one_line
 from tpumake.keys import Digest, Record
 
 # Enough to tell digests apart by eye; --json has them whole.
@@ -69,7 +70,9 @@ def main(records: tuple[Path, ...], as_json: bool) -> None:
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     makers = {_one(digest): name for name, record in loaded for digest in record.outputs.values()}
-    click.echo("\n\n".join("\n".join(told(*item, makers)) for item in loaded))
+    # A record may come from a cache that others write to.
+    shown = (map(one_line, told(*item, makers)) for item in loaded)
+    click.echo("\n\n".join("\n".join(lines) for lines in shown))
 
 
 if __name__ == "__main__":

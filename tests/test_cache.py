@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from conftest import ROOT, Checkout, copy_project
 
 from tpumake.amounts import byte_count
-from tpumake.cache import Cache, Damaged
+from tpumake.cache import Cache, Damaged, seal
 from tpumake.errors import BadInput
 from tpumake.keys import Key, Record, sha256
 
@@ -157,8 +158,10 @@ def test_damage_is_noticed_dropped_and_mended(trees: list[Tree], damage, kind) -
 def edited(trees: list[Tree], change) -> None:
     (entry,) = entries(trees[0].cache)
     document = json.loads(entry.read_text())
+    del document["seal"]
     change(document)
-    entry.write_text(json.dumps(document))
+    # Sealed anew: what it says must be seen to be wrong by itself.
+    entry.write_text(json.dumps(document | {"seal": seal(document)}))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +178,14 @@ def edited(trees: list[Tree], change) -> None:
         lambda entry: entry["record"]["key"]["parameters"].append("x"),
         lambda entry: entry["record"].update(digest="0" * 64),
         lambda entry: entry.update(record=[]),
+        # What it would put in place is not what the record, which is believed later on, tells of.
+        lambda entry: entry["files"]["out"].update({"": entry["files"]["set"]["manifest.json"]}),
+        lambda entry: entry["record"]["outputs"].update(out="0" * 64),
+        lambda entry: entry["record"]["outputs"].pop("out"),
+        lambda entry: entry["record"].update(outputs=5),
+        lambda entry: entry["record"].update(figure=["x"]),
+        lambda entry: entry["files"]["set"].update({"a/b": entry["files"]["out"][""]}),
+        lambda entry: entry["files"]["set"].update({"a\0b": entry["files"]["out"][""]}),
     ],
 )
 def test_an_entry_that_says_something_else_is_not_believed(trees: list[Tree], change) -> None:
@@ -182,6 +193,35 @@ def test_an_entry_that_says_something_else_is_not_believed(trees: list[Tree], ch
     edited(trees, change)
     two.run()
     assert two.runs == 1
+
+
+def test_no_flipped_bit_of_an_entry_goes_unseen(trees: list[Tree]) -> None:
+    (entry,) = entries(trees[0].cache)
+    key = Record.load(trees[0].folder / "logs/stage.key").key
+    whole, cache = entry.read_bytes(), Cache(trees[0].cache, 10**9)
+    assert cache.find(key) is not None
+    for place in range(0, len(whole), 3):
+        entry.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        )
+        assert cache.find(key) is None, whole[place - 20 : place + 20]
+    for end in range(0, len(whole), 7):
+        entry.write_bytes(whole[:end])
+        assert cache.find(key) is None, end
+    entry.write_bytes(b"[" * 100_000)
+    assert cache.find(key) is None
+
+
+@pytest.mark.parametrize("what", [entries, blobs])
+def test_what_is_no_file_is_not_waited_for(trees: list[Tree], what) -> None:
+    for number, path in enumerate(what(trees[0].cache)):
+        path.unlink()
+        if number:
+            path.symlink_to("/dev/zero")
+        else:
+            os.mkfifo(path)
+    trees[1].run()
+    assert trees[1].runs == 1
 
 
 def test_cache_0_neither_takes_nor_keeps(trees: list[Tree]) -> None:
@@ -262,8 +302,9 @@ def test_what_is_no_amount_is_one_line(trees: list[Tree], text: str) -> None:
         byte_count("CACHE_MAX", text)
 
 
-def record(number: int) -> Record:
-    return Record(Key("downgrade", [str(number)], {}, {}), {}, "figure")
+def record(number: int, content: bytes = b"x") -> Record:
+    made = {"out": hashlib.sha256(content).hexdigest()}
+    return Record(Key("downgrade", [str(number)], {}, {}), made, "figure")
 
 
 def test_many_processes_at_once(tmp_path: Path) -> None:
@@ -290,7 +331,7 @@ for _ in range(150):
         taken += 1
     else:
         (here / "out").write_bytes(content)
-        cache.put(record(number), [here / "out"], "log")
+        cache.put(record(number, content), [here / "out"], "log")
 assert taken > 20, taken
 """
     with ThreadPoolExecutor(4) as pool:

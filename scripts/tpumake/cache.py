@@ -4,7 +4,7 @@ Two kinds of file, each written once and put in place by a rename:
 
 | | |
 |---|---|
-| `ac/ab/abcd…` | under the digest of a stage's key: the record of what it made, and its log |
+| `ac/ab/abcd…` | under the digest of a stage's key: what it made, its log, a digest of both |
 | `cas/12/1234…` | under the SHA-256 of its content: a file that a stage made |
 
 Nothing in it is believed: what is taken out is compared with its digest on the way. So processes
@@ -13,21 +13,23 @@ need no locks against each other; one that finds a file gone or damaged runs the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from tpumake.amounts import byte_count
 from tpumake.files import atomic_write, locked
 from tpumake.folders import private_folder
-from tpumake.keys import Key, Record, sha256
+from tpumake.keys import NOTED, Key, Record, sha256
 
-__all__ = ["Cache", "Damaged", "Entry"]
+__all__ = ["Cache", "Damaged", "Entry", "seal"]
 
 # From <linux/fs.h>: have the file system share the blocks of another file.
 FICLONE = 0x40049409
@@ -77,10 +79,11 @@ class Cache:
         """The entry of a key; None if there is none. A damaged one is removed."""
         place = self._place("ac", key.digest)
         try:
-            entry = _parse(place.read_text())
+            with _opened(place, self.limit) as file:
+                entry = _parse(file.read())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             entry = None
         if entry is None or entry.record.key != key:
             _remove(place)
@@ -98,7 +101,7 @@ class Cache:
             target = folder / name / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             source = self._place("cas", digest)
-            if not _copy(source, target, digest):
+            if not _copy(source, target, digest, self.limit):
                 _remove(source)
                 _remove(known)
                 raise Damaged(f"{name} in the cache was gone or damaged")
@@ -123,20 +126,29 @@ class Cache:
             for name, inner, source in places:
                 digest = files.setdefault(name, {})[inner] = sha256(source)
                 target = self._place("cas", digest)
-                if target.exists() and sha256(target) == digest:
+                if self._holds(target, digest):
                     _used(target)
-                elif _copy(source, temporary / digest, digest):
+                elif _copy(source, temporary / digest, digest, self.limit):
                     added += source.stat().st_size
                     _put(temporary / digest, target)
                 else:
                     return
-            text = json.dumps(
-                {"record": json.loads(record.to_json()), "log": log, "files": files},
-                ensure_ascii=False,
-            )
+            document = {"record": json.loads(record.to_json()), "log": log, "files": files}
+            document["seal"] = seal(document)
+            text = json.dumps(document, ensure_ascii=False)
             (temporary / "entry").write_text(text)
             _put(temporary / "entry", self._place("ac", record.key.digest))
         self._grow(added + len(text))
+
+    def _holds(self, path: Path, digest: str) -> bool:
+        try:
+            with _opened(path, self.limit) as file:
+                hasher = hashlib.sha256()
+                while chunk := file.read(CHUNK):
+                    hasher.update(chunk)
+        except OSError:
+            return False
+        return hasher.hexdigest() == digest
 
     def _grow(self, added: int) -> None:
         """Note that there is more, and make room if that is too much."""
@@ -156,8 +168,8 @@ class Cache:
         found = []
         for path in (*self.folder.glob("ac/??/*"), *self.folder.glob("cas/??/*")):
             with suppress(OSError):
-                stat = path.stat()
-                found.append((stat.st_mtime_ns, stat.st_size, path))
+                about = path.stat()
+                found.append((about.st_mtime_ns, about.st_size, path))
         total = sum(size for _, size, _ in found)
         if total > self.limit:
             for _, size, path in sorted(found):
@@ -171,18 +183,41 @@ class Cache:
         return self.folder / kind / digest[:2] / digest
 
 
-def _parse(text: str) -> Entry | None:
+def seal(document: dict) -> str:
+    """The digest of an entry: by it, one in which a bit is another is told. Anyone can make it."""
+    text = json.dumps(document, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(data: bytes) -> Entry | None:
     """Read an entry. Others may write to the cache, so names must not lead out of a folder."""
-    document = json.loads(text)
+    document = json.loads(data)
+    if document.pop("seal", "") != seal(document):
+        return None
     record = Record.from_json(json.dumps(document["record"]))
     if record is None or record.key.digest != document["record"]["digest"]:
         return None
     entry = Entry(record, str(document["log"]), document["files"])
-    for name, inner, digest in _each(entry):
-        inside = PurePosixPath(name, inner)
-        if inside.is_absolute() or ".." in inside.parts or not _is_sha256(digest):
+    places = [PurePosixPath(name, inner) for name, inner, _ in _each(entry)]
+    for inside, (_, _, digest) in zip(places, _each(entry), strict=True):
+        leads_out = inside.is_absolute() or ".." in inside.parts or "\0" in str(inside)
+        # A file can't be a folder as well.
+        if leads_out or not _is_sha256(digest) or set(inside.parents) & set(places):
             return None
-    return entry
+    return entry if _agrees(entry) else None
+
+
+def _agrees(entry: Entry) -> bool:
+    """Whether the files are those that the record tells of: its digests are believed later on."""
+    for name, files in entry.files.items():
+        told = entry.record.outputs.get(name)
+        if isinstance(told, str):
+            told = {"": told}
+        if told is None or told.keys() != files.keys():
+            return False
+        if any(one not in (NOTED, files[inner]) for inner, one in told.items()):
+            return False
+    return entry.files.keys() == entry.record.outputs.keys()
 
 
 def _is_sha256(digest: str) -> bool:
@@ -204,7 +239,21 @@ def _files(out: Path) -> list[tuple[str, Path]]:
     return [(path.relative_to(out).as_posix(), path) for path in files]
 
 
-def _copy(source: Path, target: Path, digest: str) -> bool:
+def _opened(path: Path, most: int) -> BinaryIO:
+    """Open a file for reading.
+
+    :raises OSError: it isn't there, is larger than the whole cache may be, or is no file: a pipe
+        would be waited for, a device read for ever
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    about = os.fstat(file.fileno())
+    if not stat.S_ISREG(about.st_mode) or about.st_size > most:
+        file.close()
+        raise OSError(errno.EINVAL, "no file of the cache's", str(path))
+    return file
+
+
+def _copy(source: Path, target: Path, digest: str, most: int) -> bool:
     """Copy a file, or share its blocks where the file system can; False if it isn't that digest.
 
     Not by a hard link: that shares the time, too, by which Make goes, and whoever edited a result
@@ -213,7 +262,7 @@ def _copy(source: Path, target: Path, digest: str) -> bool:
     :raises OSError: if the target can't be written
     """
     try:
-        reading = source.open("rb")
+        reading = _opened(source, most)
     except OSError:
         return False
     hasher = hashlib.sha256()

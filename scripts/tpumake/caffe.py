@@ -80,7 +80,7 @@ def read_prototxt(path: Path) -> Message:
     net = messages()["NetParameter"]()
     try:
         text_format.Parse(path.read_text(encoding="utf-8"), net, allow_unknown_field=True)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise BadInput(f"{path}: is no network in Caffe's text form ({why})") from None
     if not net.layer and not net.layers:

@@ -44,6 +44,8 @@ OVERLAP = 0.7
 MOST = 300
 # And how many boxes suppression looks at.
 _MOST_CANDIDATES = 30_000
+# A number that is no class may be any; this many scores are 256 MiB.
+_MOST_SCORES = 1 << 26
 # Overlap from which two boxes of one class count as the same object.
 SAME = 0.5
 
@@ -132,7 +134,10 @@ class Head:
         rows = whole.reshape(-1, 6).astype(np.float32)
         # Quantised, a class may be a little off its number.
         classes = np.rint(rows[:, 5]).astype(np.int64).clip(0)
-        scores = np.zeros((len(rows), max(self.classes, int(classes.max(initial=0)) + 1)), "f4")
+        columns = max(self.classes, int(classes.max(initial=0)) + 1)
+        if columns * len(rows) > _MOST_SCORES:
+            raise BadInput(f"{len(rows)} boxes of {columns} classes: no detector gives so many")
+        scores = np.zeros((len(rows), columns), "f4")
         scores[np.arange(len(rows)), classes] = rows[:, 4]
         return Candidates(rows[:, :4], scores, chosen=True)
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tpumake.errors import one_line
+
 if TYPE_CHECKING:
     from tpumake.stages import Stage
 
@@ -59,7 +61,7 @@ class Display:
     def note(self, text: str) -> None:
         """Show a line that stays."""
         self._erase()
-        print(f"{self.head} {text}", flush=True)
+        print(f"{self.head} {one_line(text)}", flush=True)
 
     def detail(self, text: str) -> None:
         """Show a line only to who wants to see everything."""
@@ -81,9 +83,9 @@ class Display:
         self._erase()
         if figure.startswith("warning: "):
             for line in figure.splitlines():
-                self.note(line)
+                self.note(one_line(line))
         elif figure:
-            first, *more = figure.splitlines()
+            first, *more = map(one_line, figure.splitlines())
             if self.timed:
                 first = f"{first:<58} {how_long:>8}"
             below = [f"{' ' * len(self.head)} {each}" for each in more]
@@ -99,7 +101,7 @@ class Display:
         where = f"log: {log}" if log else ""
         lines = [line.strip() for line in (*cause.splitlines(), advice, where, asking) if line]
         heads = [self.head] + [" " * len(self.head)] * len(lines)
-        lines = [f"{head} {line}" for head, line in zip(heads, lines, strict=False)]
+        lines = [f"{head} {one_line(line)}" for head, line in zip(heads, lines, strict=False)]
         print("\n".join(lines), file=sys.stderr, flush=True)
 
     def _draw(self, text: str) -> None:

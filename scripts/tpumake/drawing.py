@@ -26,6 +26,8 @@ _COLOURS = (
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 32, 32), (110, 110, 110)
 # Pixels: the longest side of a panel's picture, at most and at least; between panels; of writing.
 _LONGEST, _SHORTEST, _GAP, _WRITING = 800, 480, 16, 17
+# Letters of a class's name; longer ones would not fit anyway.
+_LETTERS = 60
 # What the whole should look like: a screen.
 _WANTED_RATIO = 1.6
 
@@ -109,7 +111,10 @@ def _draw_boxes(
     # Labels the other way round: the surest choose their places.
     for index in reversed(order):
         number = int(found.classes[index])
-        text = f"{label(names, number)} {100 * found.scores[index]:.1f} %"
+        name = label(names, number)
+        if len(name) > _LETTERS:
+            name = f"{name[:_LETTERS]}…"
+        text = f"{name} {100 * found.scores[index]:.1f} %"
         place = _place(draw, boxes[index], text, font, image.size, taken)
         taken.append(place)
         colour = _colour(number)

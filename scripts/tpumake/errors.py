@@ -10,14 +10,29 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-__all__ = ["BadInput", "CheckFailed", "run_guarded"]
+__all__ = ["BadInput", "CheckFailed", "Told", "one_line", "run_guarded"]
 
 
-class BadInput(Exception):
+def one_line(text: object) -> str:
+    """A text in one line, with nothing in it that a terminal obeys: names come from files."""
+    said = str(text)
+    if said.isprintable():
+        return said
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in said)
+
+
+class Told(Exception):
+    """What is told to people: a line, or several where there are several arguments."""
+
+    def __str__(self) -> str:
+        return "\n       ".join(map(one_line, self.args))
+
+
+class BadInput(Told):
     """The input can't be used. The text is one line: what, where, what to do. Exit code 2."""
 
 
-class CheckFailed(Exception):
+class CheckFailed(Told):
     """The input was fine, the result is not good enough. One line. Exit code 1."""
 
 
@@ -51,9 +66,10 @@ def run_guarded(main: Callable[[], object]) -> NoReturn:
 
 def _complain(error: object, code: int) -> int:
     name = os.path.splitext(os.path.basename(sys.argv[0]))[0]  # noqa: PTH119, PTH122
-    print(f"{name}: {error}", file=sys.stderr)
+    cause = str(error) if isinstance(error, Told) else one_line(error)
+    print(f"{name}: {cause}", file=sys.stderr)
     # Imported here: where all goes well nobody needs it.
     from tpumake import events
 
-    events.note(program=name, arguments=sys.argv[1:], cause=str(error))
+    events.note(program=name, arguments=sys.argv[1:], cause=cause)
     return code

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Digests", "Key", "Record", "content", "sha256", "why"]
+__all__ = ["NOTED", "Digests", "Key", "Record", "content", "sha256", "why"]
 
 # Raise it when keys are made otherwise, or results of the same inputs become other bytes.
 FORMAT = 1
@@ -67,8 +67,8 @@ class Record(NamedTuple):
     def load(cls, path: Path) -> Record | None:
         """Read a record; None if there is none that this version can read."""
         try:
-            return cls.from_json(path.read_text())
-        except OSError:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return None
 
     @classmethod
@@ -77,14 +77,35 @@ class Record(NamedTuple):
         try:
             document = json.loads(text)
             del document["digest"]
-            return cls(**document | {"key": Key(**document["key"])})
-        except (ValueError, KeyError, TypeError, AttributeError):
+            record = cls(**document | {"key": Key(**document["key"])})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        return record if _is_sound(record) else None
 
     def to_json(self) -> str:
         """All of it, and the key's digest, as text."""
         document = {"digest": self.key.digest, **self._asdict(), "key": self.key._asdict()}
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether all that was read is of the type that it should be."""
+    key = record.key
+    digests = (key.inputs, key.code, record.outputs, record.by_products)
+    return (
+        all(isinstance(one, str) for one in (key.stage, record.figure))
+        and all(type(one) is int for one in (key.format, record.peak))
+        and isinstance(key.parameters, list)
+        and all(isinstance(one, str) for one in key.parameters)
+        and all(isinstance(one, dict) for one in digests)
+        and all(_is_digest(one) for each in digests for one in each.values())
+    )
+
+
+def _is_digest(digest: object) -> bool:
+    if isinstance(digest, dict):
+        return all(isinstance(one, str) for one in digest.values())
+    return isinstance(digest, str)
 
 
 class Digests:
@@ -145,7 +166,8 @@ class Digests:
         seen = _seen(stat)
         known = [self._new[name]] if name in self._new else []
         known = known or self._ask("select stat, digest from files where path = ?", (name,))
-        if known and known[0][0] == seen:
+        # One that is no digest is damage.
+        if known and known[0][0] == seen and isinstance(known[0][1], str) and known[0][1]:
             return known[0][1]
         now = time.time_ns()
         digest = sha256(Path(name))

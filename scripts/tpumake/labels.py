@@ -12,6 +12,7 @@ __all__ = ["label", "metadata_of", "names_in", "read_labels"]
 
 # Who has more classes than this has given another file.
 _MOST = 100_000
+_LETTERS = 200
 
 
 def read_labels(path: Path) -> list[str]:
@@ -74,5 +75,6 @@ def label(names: list[str], number: int) -> str:
 
 
 def _printable(name: str) -> str:
-    """Without what would move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    """Without what would move a terminal's cursor, and no longer than can be read."""
+    shown = name if len(name) <= _LETTERS else f"{name[:_LETTERS]}…"
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)

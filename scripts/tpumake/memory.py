@@ -15,7 +15,7 @@ from pathlib import Path
 from tpumake.amounts import byte_count
 from tpumake.files import locked, try_lock
 
-__all__ = ["available", "room_for"]
+__all__ = ["available", "most", "room_for"]
 
 # The rest is for the host and its file cache.
 SHARE = 0.8
@@ -68,12 +68,17 @@ def _held(place: Path) -> int:
 
 
 def available() -> int:
-    """The bytes that all stages together may take: MEMORY, or most of what machine or cgroup has.
+    """The bytes that all stages together may take: MEMORY, or ``most``.
 
     :raises BadInput: if MEMORY is not an amount
     """
     if os.environ.get("MEMORY"):
         return byte_count("MEMORY", os.environ["MEMORY"])
+    return most()
+
+
+def most() -> int:
+    """Most of the bytes that machine or cgroup has."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in LIMITS:
         with suppress(OSError, ValueError):

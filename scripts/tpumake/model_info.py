@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tpumake import bmodel_reader, cvimodel_reader
@@ -39,6 +39,8 @@ _REGION, _REGIONS, _FIRST_IO_REGION = 40, 7, 3
 # A bmodel's inputs and outputs pass through a buffer that has four bytes for each element.
 _WORD = 4
 _MOST = 1 << 48
+# Networks may share some parts.
+_OVERLAPPING = 16
 
 
 def describe(path: Path) -> dict:
@@ -69,6 +71,12 @@ class _Absurd(Exception):
     """What the file says can't be."""
 
 
+def _bounded(sizes: Iterable[int], path: Path) -> None:
+    """Refuse parts that together are many times the file: each is read for its digest."""
+    if sum(sizes) > _OVERLAPPING * path.stat().st_size:
+        raise _Absurd("its parts together are many times as large as the file")
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -90,6 +98,7 @@ def _product(name: str, dims: tuple[int, ...]) -> int:
 def _cvimodel(path: Path) -> dict:
     file = cvimodel_reader.read_cvimodel(path)
     model = file.model
+    _bounded((each.size for each in model.sections), path)
     md5 = hashlib.md5(file.flatbuffer)
     md5.update(file.binary)
     return {
@@ -193,6 +202,7 @@ def _bmodel(path: Path) -> dict:
     model = file.model
     version, _, tool = model.version.partition("+")
     parts = file.parts()
+    _bounded((part.where.size for part in parts), path)
     return {
         "kind": "bmodel",
         "name": model.net[0].name,

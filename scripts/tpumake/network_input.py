@@ -19,6 +19,8 @@ __all__ = ["NetworkInput", "read_network_input"]
 
 _INPUT = re.compile(r'"top\.Input"\([^)]*\)(?: \{([^}]*)\})? : \(tensor<([\dx]+)xf32>\)')
 _ATTRIBUTE = re.compile(r'(\w+) = (\[[^\]]*\]|"[^"]*"|[^,]+)')
+# As many as the largest picture that is read here.
+_MOST_PIXELS = 89_478_485
 # The order of the channels that tpu_mlir takes for each name, in a picture that is RGB.
 _CHANNELS = {"rgb": (0, 1, 2), "bgr": (2, 1, 0)}
 
@@ -71,13 +73,15 @@ def read_network_input(path: Path) -> NetworkInput:
     if len(found) != 1:
         raise BadInput(f"{path}: has {len(found)} inputs; only networks of one picture can be fed")
     attributes = dict(_ATTRIBUTE.findall(found[0][0]))
-    shape = [int(side) for side in found[0][1].split("x")]
+    shape = [int(side) for side in found[0][1].split("x") if side]
     if "pixel_format" not in attributes or len(shape) != 4:
         raise BadInput(f"{path}: its input is no picture")
-    channels_first = _text(attributes, "channel_format") != "nhwc"
+    channels_first = attributes.get("channel_format", "").split(" : ")[0] != '"nhwc"'
     if shape[0] != 1 or shape[1] != 3 or not channels_first:
         form = "×".join(map(str, shape))
         raise BadInput(f"{path}: its input is {form}; one picture of 3 planes (1×3×h×w) can be fed")
+    if not 0 < shape[2] * shape[3] <= _MOST_PIXELS:
+        raise BadInput(f"{path}: its input is {shape[3]}×{shape[2]}, which no picture can be")
     try:
         return NetworkInput(
             width=shape[3],

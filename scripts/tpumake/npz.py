@@ -6,9 +6,11 @@ never loaded: they could run code. The ZIP checksum of every member read to its 
 
 from __future__ import annotations
 
+import io
 import lzma
 import math
 import threading
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,9 +20,14 @@ import numpy as np
 
 from tpumake.errors import BadInput
 
-__all__ = ["NpzFile", "TensorStream"]
+__all__ = ["NpzFile", "TensorStream", "npy_values"]
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+# And what numpy raises for headers that no program wrote; it takes them for Python.
+_UNREADABLE = (
+    *_DAMAGED, ValueError, OSError, NotImplementedError, RuntimeError, TypeError, SyntaxError,
+    OverflowError, tokenize.TokenError,
+)  # fmt: skip
 # The header of an .npy file is one short line; numpy itself refuses longer ones for safety.
 _LONGEST_HEADER = 10_000
 
@@ -28,11 +35,12 @@ _LONGEST_HEADER = 10_000
 class NpzFile:
     """An open .npz file. ``names`` lists its tensors in the file's own order.
 
-    ``file``: where to read it from if it isn't to be opened; ``path`` then only names it. Raises
-    BadInput if the file is missing, can't be read or is no .npz archive.
+    ``file``: where to read it from if it isn't to be opened; ``path`` then only names it.
+    ``most``: bytes that all its tensors may have together. Raises BadInput if the file is missing,
+    can't be read, holds more or is no .npz archive.
     """
 
-    def __init__(self, path: Path, file: BinaryIO | None = None):
+    def __init__(self, path: Path, file: BinaryIO | None = None, most: int | None = None):
         self.path = path
         try:
             self._archive = zipfile.ZipFile(file or path)
@@ -52,6 +60,10 @@ class NpzFile:
         self._own.archive = self._archive
         self._shared = file is not None
         self._opened = [self._archive]
+        # More than it says of a member is never read.
+        size = sum(info.file_size for info in self._archive.infolist())
+        if most is not None and size > most:
+            raise BadInput(f"{path}: holds {size >> 20} MiB, more than {most >> 20}")
         members = [info.filename for info in self._archive.infolist()]
         self._members = {name.removesuffix(".npy"): name for name in members}
         self.names = tuple(self._members)
@@ -82,11 +94,10 @@ class TensorStream:
         self._where = f"{source.path}: tensor {name}"
         self._file = self._guard(archive.open, member)
         try:
-            self.shape, fortran, self.dtype = self._guard(self._header)
-            if self.dtype.hasobject:
-                raise BadInput(f"{self._where} holds pickled Python objects, which are not loaded")
-            if min(self.shape, default=0) < 0:
-                raise BadInput(f"{self._where} has a negative size; make the file again")
+            self.shape, fortran, self.dtype = self._guard(_header, self._file)
+            why_not = _unusable(self.shape, self.dtype)
+            if why_not:
+                raise BadInput(f"{self._where} {why_not}")
             self.size = math.prod(self.shape)
             self._position = 0
             # Column-major tensors can't be streamed in C order. Networks don't write any.
@@ -117,16 +128,6 @@ class TensorStream:
         while self._position < self.size:
             self.read(1 << 18)
 
-    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype]:
-        version = np.lib.format.read_magic(self._file)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise ValueError(f"array format {version} holds no plain numbers")
-        return readers[version](self._file, max_header_size=_LONGEST_HEADER)
-
     def _take(self, count: int) -> np.ndarray:
         wanted = count * self.dtype.itemsize
         data = self._guard(self._file.read, wanted) if wanted else b""
@@ -149,10 +150,50 @@ class TensorStream:
     def _guard(self, call, *arguments):
         try:
             return call(*arguments)
-        except (*_DAMAGED, ValueError, OSError, NotImplementedError, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise BadInput(
                 f"{self._where} can't be read ({_one_line(error)}); make the file again"
             ) from None
+
+
+def npy_values(data: bytes) -> np.ndarray:
+    """The values of an .npy file, flat and in its own order, with its shape in C order.
+
+    :raises BadInput: it is none, damaged, or holds Python objects; without the file's name
+    """
+    file = io.BytesIO(data)
+    try:
+        shape, _, dtype = _header(file)
+    except _UNREADABLE as error:
+        raise BadInput(f"can't be read ({_one_line(error)})") from None
+    why_not = _unusable(shape, dtype)
+    if why_not:
+        raise BadInput(why_not)
+    # Before anything of that size is made: a header of a line may name any number.
+    if math.prod(shape) * dtype.itemsize > len(data) - file.tell():
+        raise BadInput("is cut short; make the file again")
+    return np.frombuffer(data, dtype, math.prod(shape), file.tell()).reshape(shape)
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type."""
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"array format {version} holds no plain numbers")
+    return readers[version](file, max_header_size=_LONGEST_HEADER)
+
+
+def _unusable(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    if dtype.hasobject:
+        return "holds pickled Python objects, which are not loaded"
+    if min(shape, default=0) < 0:
+        return "has a negative size; make the file again"
+    # There could be any number of elements that take no room, and no end to reading them.
+    return "" if dtype.itemsize else "holds nothing: its elements have no bytes"
 
 
 def _one_line(error: BaseException) -> str:

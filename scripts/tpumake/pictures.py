@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from tpumake.errors import Told
+
 __all__ = ["Picture", "UnusableError", "looks_like_picture", "pixels", "prepare"]
 
 # Formats told by their first bytes. Others that Pillow knows are left alone: some (EPS) start
@@ -46,7 +48,7 @@ warnings.filterwarnings("ignore", module="PIL")
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-class UnusableError(Exception):
+class UnusableError(Told):
     """A file is no usable picture or sample; the text says why, in a few words."""
 
 

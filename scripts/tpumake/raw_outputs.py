@@ -11,6 +11,9 @@ from tpumake.npz import NpzFile
 
 __all__ = ["read_outputs"]
 
+# No detector gives as much (bytes); a file of some kilobytes may claim it.
+_MOST = 1 << 28
+
 
 def read_outputs(path: Path) -> dict[str, np.ndarray]:
     """Read all tensors of a file, float32.
@@ -18,7 +21,7 @@ def read_outputs(path: Path) -> dict[str, np.ndarray]:
     :raises BadInput: it is missing or damaged, or holds what is no finite number
     """
     found = {}
-    with NpzFile(path) as archive:
+    with NpzFile(path, most=_MOST) as archive:
         for name in archive.names:
             with archive.open(name) as tensor:
                 if tensor.dtype.kind not in "biuf":

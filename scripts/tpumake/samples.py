@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tpumake.errors import BadInput
-from tpumake.npz import NpzFile
+from tpumake.npz import NpzFile, npy_values
 from tpumake.pictures import UnusableError
 
 __all__ = ["Inputs", "check_sample", "parse_inputs"]
@@ -23,6 +23,8 @@ __all__ = ["Inputs", "check_sample", "parse_inputs"]
 Shape = tuple[int, ...]
 
 _UNNAMED = Path("sample")
+# No network here takes as much (bytes); a file of some kilobytes may claim it.
+_MOST = 1 << 28
 
 
 class Inputs(NamedTuple):
@@ -71,7 +73,7 @@ def check_sample(data: bytes, suffix: str, inputs: Inputs | None) -> tuple[str, 
 
 def _read_npz(data: bytes) -> dict[str, tuple[Shape, str]]:
     found = {}
-    with NpzFile(_UNNAMED, io.BytesIO(data)) as archive:
+    with NpzFile(_UNNAMED, io.BytesIO(data), _MOST) as archive:
         for name in archive.names:
             with archive.open(name) as tensor:
                 _check_numeric(tensor.dtype)
@@ -85,10 +87,7 @@ def _read_npz(data: bytes) -> dict[str, tuple[Shape, str]]:
 
 
 def _read_npy(data: bytes) -> dict[str, tuple[Shape, str]]:
-    try:
-        values = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise UnusableError(f"can't be read ({' '.join(str(error).split())})") from None
+    values = npy_values(data)
     _check_numeric(values.dtype)
     _check_finite(values)
     return {"": (values.shape, str(values.dtype))}

@@ -18,6 +18,8 @@ __all__ = ["Network", "Tensor", "read_tflite"]
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16",
           9: "int8"}  # fmt: skip
 _QUANTIZE = 114
+# Lists may be shared, so a file may tell of some more than it holds, but not of any number.
+_SHARING = 16
 # What following an offset out of the file raises.
 _DAMAGED = (struct.error, IndexError, ValueError)
 
@@ -52,7 +54,7 @@ def read_tflite(path: Path) -> Network:
     if data[4:8] != b"TFL3":
         raise BadInput(f"{path}: is no TFLite network")
     try:
-        return _network(_Table(data, _u32(data, 0)))
+        return _network(_Table(data, _u32(data, 0), [_SHARING * len(data)]))
     except _DAMAGED:
         raise BadInput(f"{path}: is damaged, or cut short; export it again") from None
 
@@ -98,10 +100,14 @@ def _tensor(table: _Table) -> Tensor:
 
 
 class _Table:
-    """A table of a flatbuffer; fields are named by their place in the schema."""
+    """A table of a flatbuffer; fields are named by their place in the schema.
 
-    def __init__(self, data: bytes, at: int) -> None:
+    ``left``: how much may still be read, one number for all tables.
+    """
+
+    def __init__(self, data: bytes, at: int, left: list[int]) -> None:
         self._data = data
+        self._left = left
         self._at = at
         (back,) = struct.unpack_from("<i", data, at)
         self._fields = at - back
@@ -142,14 +148,18 @@ class _Table:
         if start + 4 * count > len(self._data):
             raise IndexError
         places = range(start, start + 4 * count, 4)
-        return [_Table(self._data, at + _u32(self._data, at)) for at in places]
+        return [_Table(self._data, at + _u32(self._data, at), self._left) for at in places]
 
     def _list(self, place: int) -> tuple[int, int]:
         at = self._field(place)
         if not at:
             return 0, 0
         at += _u32(self._data, at)
-        return at + 4, _u32(self._data, at)
+        count = _u32(self._data, at)
+        self._left[0] -= count
+        if self._left[0] < 0:
+            raise ValueError
+        return at + 4, count
 
 
 def _u32(data: bytes, at: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tpumake import onnx_io
+from tpumake import bounded_run, onnx_io
 from tpumake.errors import CheckFailed
 from tpumake.onnx_io import Network
 
@@ -70,7 +70,8 @@ def verify(original: Network, result: Path, outputs: list[str] | None, seed: int
     worst, compared = 0.0, 0
     for feed, reference in zip(feeds, wanted, strict=True):
         try:
-            found = session.run(names, {key: feed[key] for key in feed if key in given})
+            inputs = {key: feed[key] for key in feed if key in given}
+            found = bounded_run.run(session, names, inputs)
         except Exception as error:
             raise CheckFailed(f"the result doesn't run: {_line(error)}") from None
         for name, a, b in zip(names, found, reference, strict=True):
@@ -120,7 +121,9 @@ def _reference(
     for size, high, batches in itertools.product(_SIZES, (8, 2, 1), ((1, 2), (1, 1))):
         feeds = list(_feeds(session, size, high, batches, seed, given))
         try:
-            return [session.run(names, feed) for feed in feeds], feeds
+            return [bounded_run.run(session, names, feed) for feed in feeds], feeds
+        except bounded_run.RanTooLong as error:
+            raise CheckFailed(f"not verified: the original runs on and on: {error}") from None
         except Exception as error:
             first_error = first_error or error
         if not _has_choice(session):
@@ -165,6 +168,7 @@ def _bytes(network: Network) -> bytes:
 def _open(model: str | bytes, folder: str | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(4)
     # Operators as they stand: an optimiser could mend or break either side.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder:
