@@ -60,7 +60,6 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
         if record:
             note(f"comes from the cache: {reason}")
             display.replay(job.log)
-            job.failure.unlink(missing_ok=True)
             display.done(record.figure, "cached")
             _note(job, "cached")
             return record.figure
@@ -82,7 +81,6 @@ def run(
     prepare(job, make)
     started = time.monotonic()
     record = execute(job, key, digests, display)
-    job.failure.unlink(missing_ok=True)
     if cache:
         try:
             cache.put(record, job.outputs, job.log.read_bytes().decode(errors="replace"))
@@ -219,6 +217,7 @@ def main() -> int:
     try:
         with Digests(job.build / ".digests") as digests:
             make(job, digests, display, chosen)
+        job.failure.unlink(missing_ok=True)
     except CheckFailed as error:
         return _check_failed(job, display, error)
     except BadInput as error:
