@@ -61,7 +61,6 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
         if record:
             note(f"comes from the cache: {reason}")
             display.replay(job.log)
-            job.failure.unlink(missing_ok=True)
             display.done(record.figure, "cached")
             _note(job, "cached")
             return record.figure
@@ -83,7 +82,6 @@ def run(
     prepare(job, make)
     started = time.monotonic()
     record = execute(job, key, digests, display)
-    job.failure.unlink(missing_ok=True)
     if cache:
         try:
             cache.put(record, job.outputs, job.log.read_bytes().decode(errors="replace"))
@@ -226,6 +224,7 @@ def main() -> int:
             make(job, digests, display, chosen)
         for path in (*chosen.refused, *job.outputs):
             _aside(path).unlink(missing_ok=True)
+        job.failure.unlink(missing_ok=True)
     except CheckFailed as error:
         if chosen.refused:
             _put_aside(chosen.refused, job.outputs)

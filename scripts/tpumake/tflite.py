@@ -141,7 +141,7 @@ class _Table:
     def table(self, place: int) -> list[_Table]:
         """One table, or none where the file leaves it out."""
         at = self._field(place)
-        return [_Table(self._data, at + _u32(self._data, at))] if at else []
+        return [_Table(self._data, at + _u32(self._data, at), self._left)] if at else []
 
     def tables(self, place: int) -> list[_Table]:
         start, count = self._list(place)
