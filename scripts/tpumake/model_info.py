@@ -72,7 +72,7 @@ class _Absurd(Exception):
 
 
 def _bounded(sizes: Iterable[int], path: Path) -> None:
-    """Refuse parts that together are many times the file: each is read, to be told by its digest."""
+    """Refuse parts that together are many times the file: each is read, for its digest."""
     if sum(sizes) > _OVERLAPPING * path.stat().st_size:
         raise _Absurd("its parts together are many times as large as the file")
 
