@@ -4,7 +4,7 @@ Two kinds of file, each written once and put in place by a rename:
 
 | | |
 |---|---|
-| `ac/ab/abcd…` | under the digest of a stage's key: what it made, its log, a digest of both |
+| `ac/ab/abcd…` | under the digest of a stage's key: the record of what it made, its log, a seal |
 | `cas/12/1234…` | under the SHA-256 of its content: a file that a stage made |
 
 Nothing in it is believed: what is taken out is compared with its digest on the way. So processes
