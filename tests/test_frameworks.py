@@ -31,6 +31,7 @@ STANZA = """
 {name}_DATASET      = datasets/shapes
 {name}_INPUT_NUM    = 10
 {name}_TUNE_NUM     = 0
+{name}_OPT          = 1
 $(eval $(call model,{name}))
 """
 
