@@ -351,9 +351,9 @@ code = $(foreach each,$1,--code $(each))
 library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_check_stanza := $(LOCK) scripts/check_stanza.py schemas/stanza.schema.json
-CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
-CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
-CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
+CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples shapes npz)
+CODE_check_tflite := scripts/check_tflite.py $(call library,tflite shapes)
+CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,onnx_io detection_head) \
 	$(wildcard scripts/tpumake/downgrade/*.py)
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
@@ -366,9 +366,9 @@ CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,le
 CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,detections labels network_input)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
-CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
-CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing)
-CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing)
+CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing shapes)
+CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing shapes)
+CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing shapes)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))
