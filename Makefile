@@ -384,12 +384,12 @@ library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wildcard devices/*.json scripts/tpumake/preflight/*.py \
 	scripts/tpumake/preflight/*.json scripts/tpumake/downgrade/*.py) \
-	$(call library,onnx_io detection_head devices static_shapes labels pictures samples npz amounts)
-CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples npz)
-CODE_check_tflite := scripts/check_tflite.py $(call library,tflite)
-CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe)
+	$(call library,onnx_io detection_head devices static_shapes labels pictures samples shapes npz amounts)
+CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples shapes npz)
+CODE_check_tflite := scripts/check_tflite.py $(call library,tflite shapes)
+CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,bounded_run memory onnx_io detection_head devices \
-	static_shapes samples npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
+	static_shapes samples shapes npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -402,9 +402,9 @@ CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract
 	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
-CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing)
-CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing)
-CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing)
+CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing shapes)
+CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing shapes)
+CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing shapes)
 
 # Writes a file without a process, and nothing under `make -n`.
 write = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(file >$1,$2))

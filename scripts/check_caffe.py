@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from tpumake import cli
 from tpumake.caffe import input_shapes, read_caffemodel, read_prototxt
+from tpumake.shapes import read_shapes
 
 # Layers that compute with weights of their own.
 WEIGHTED = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution", "Deconvolution",
@@ -56,14 +57,18 @@ def _weighted(layer: Message) -> bool:
 @click.argument("prototxt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("caffemodel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("mark", required=False, type=click.Path(path_type=Path))
-@click.option("--input-shapes", default="[]", help="What the stanza says: [[1,3,224,224]].")
+@click.option("--input-shapes", default="", help="What the stanza says: [[1,3,224,224]].")
 @click.option("--variable", default="M", help="The model, whose variables messages name.")
 def main(
     prototxt: Path, caffemodel: Path, mark: Path | None, input_shapes: str, variable: str
 ) -> None:
     """Check PROTOTXT and CAFFEMODEL; make the file MARK if all is well."""
+    try:
+        shapes = read_shapes(input_shapes)
+    except ValueError as error:
+        raise cli.BadInput(f"--input-shapes {error}") from None
     net = read_prototxt(prototxt)
-    line = check(net, read_caffemodel(caffemodel), variable, json.loads(input_shapes))
+    line = check(net, read_caffemodel(caffemodel), variable, shapes)
     if mark:
         mark.touch()
     print(line)

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from tpumake.errors import BadInput, run_guarded
+from tpumake.shapes import read_shapes
 from tpumake.tflite import Network, Tensor, read_tflite
 
 # The operators that the TFLite reader of tpu_mlir 1.7 knows (transform/TFLiteConverter.py), by
@@ -105,6 +106,13 @@ def _text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
+def _shapes(text: str) -> list[list[int]]:
+    try:
+        return read_shapes(text)
+    except ValueError as error:
+        raise BadInput(f"--input-shapes {error}") from None
+
+
 def main() -> None:
     """Check FILE and make MARK, or only say whether it is quantised."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -112,7 +120,7 @@ def main() -> None:
     add("file", type=Path, help="the network, .tflite")
     add("mark", type=Path, nargs="?", help="a file to make if all is well")
     add("--quantised", action="store_true", help="only print 1 if it is computed in INT8, else 0")
-    add("--input-shapes", default="[]", help="what the stanza says: [[1,3,64,64]]")
+    add("--input-shapes", default="", help="what the stanza says: [[1,3,64,64]]")
     add("--variable", default="M", metavar="MODEL", help="the model, whose variables messages name")
     chosen = arguments.parse_args()
     network = read_tflite(chosen.file)
@@ -120,13 +128,7 @@ def main() -> None:
         print(int(network.quantised))
         return
     try:
-        shapes = json.loads(chosen.input_shapes)
-    except (ValueError, RecursionError):
-        raise BadInput(
-            f"--input-shapes {chosen.input_shapes}: must look like [[1,3,64,64]]"
-        ) from None
-    try:
-        line = check(network, chosen.variable, shapes)
+        line = check(network, chosen.variable, _shapes(chosen.input_shapes))
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from None
     if chosen.mark:

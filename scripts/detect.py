@@ -23,7 +23,7 @@ from tpumake.detections import (
 )
 from tpumake.drawing import Panel, side_by_side
 from tpumake.labels import label, metadata_of, names_in, read_labels
-from tpumake.letterbox import Fit, fit
+from tpumake.letterbox import Fit, fit_input
 from tpumake.network_input import read_network_input
 from tpumake.pictures import UnusableError, pixels
 from tpumake.raw_outputs import read_outputs
@@ -186,13 +186,7 @@ def main(
 ) -> None:
     """Draw what was found in PICTURE into TARGET (.png), and print it."""
     source, wanted = read_picture(picture), read_network_input(network)
-    height, width = source.shape[:2]
-    fitted = fit(
-        (width, height),
-        wanted.size,
-        keep_aspect_ratio=wanted.keep_aspect_ratio,
-        centred=wanted.centred,
-    )
+    fitted = fit_input(source, wanted)
     settings = Settings(confidence, overlap, class_names(labels, names_from))
     runs: list[Run] = []
     for title, path in raw:

@@ -23,6 +23,7 @@ from tpumake.importing import (
     fix_shapes,
     importer,
     input_shapes,
+    one_line,
     parser,
     quietly,
     set_input_shapes,
@@ -69,7 +70,7 @@ def convert(chosen: argparse.Namespace) -> Imported:
             predictor = _predictor(here)
             model = _onnx(here)
         except (Exception, SystemExit) as error:
-            raise BadInput(f"{structure}: can't be read: {_first(error)}") from None
+            raise BadInput(f"{structure}: can't be read: {one_line(error)}") from None
         known = input_shapes(model)
         shaped = fix_shapes(known, wanted)
         model = set_input_shapes(model, shaped)
@@ -80,7 +81,7 @@ def convert(chosen: argparse.Namespace) -> Imported:
             outputs = _run(predictor, dict(zip((name for name, _ in known), inputs, strict=True)))
         except Exception as error:
             raise BadInput(
-                f"{structure}: doesn't run on inputs of {shaped}: {_first(error)}"
+                f"{structure}: doesn't run on inputs of {shaped}: {one_line(error)}"
             ) from None
     return Imported(model, inputs, outputs, f"paddle {paddle.__version__}")
 
@@ -110,13 +111,6 @@ def _run(predictor: paddle.inference.Predictor, inputs: dict[str, np.ndarray]) -
     predictor.run()
     names = predictor.get_output_names()
     return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
-
-
-def _first(error: BaseException) -> str:
-    """What an error says, in one line; Paddle's carry a drawing and a stack of C++."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error:" in line] or lines or [type(error).__name__]
-    return telling[-1][:200]
 
 
 def main() -> int:

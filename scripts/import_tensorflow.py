@@ -22,6 +22,7 @@ from tpumake.importing import (
     example,
     fix_shapes,
     importer,
+    one_line,
     parser,
     quietly,
     shapes,
@@ -80,7 +81,7 @@ def _frozen_graph(
         definition.ParseFromString(data)
         graph = _graph(definition)
     except Exception as error:
-        raise BadInput(f"{source}: no frozen graph, or not whole: {_first(error)}") from None
+        raise BadInput(f"{source}: no frozen graph, or not whole: {one_line(error)}") from None
     operations = graph.get_operations()
     variables = [one.name for one in operations if one.type in ("VariableV2", "VarHandleOp")]
     if variables:
@@ -108,7 +109,7 @@ def _saved_model(source: Path) -> tuple[Path, tf.compat.v1.GraphDef, list[Input]
         loaded = tf.saved_model.load(str(source))
         names = sorted(loaded.signatures)
     except Exception as error:
-        raise BadInput(f"{source}: a SavedModel that can't be loaded: {_first(error)}") from None
+        raise BadInput(f"{source}: a SavedModel that can't be loaded: {one_line(error)}") from None
     if not names:
         raise BadInput(f"{source}: has no signature to run; save it with signatures=…")
     name = "serving_default" if "serving_default" in names else names[0]
@@ -143,7 +144,7 @@ def _from_graph(
             feed = {one.name: value for one, value in zip(inputs, own, strict=True)}
             results = session.run(outputs, feed)
     except Exception as error:
-        raise BadInput(f"{source}: doesn't run on inputs of {shaped}: {_first(error)}") from None
+        raise BadInput(f"{source}: doesn't run on inputs of {shaped}: {one_line(error)}") from None
     try:
         model, _ = tf2onnx.convert.from_graph_def(
             definition,
@@ -156,7 +157,7 @@ def _from_graph(
             },
         )
     except (Exception, SystemExit) as error:
-        raise BadInput(f"{source}: can't be made into ONNX: {_first(error)}") from None
+        raise BadInput(f"{source}: can't be made into ONNX: {one_line(error)}") from None
     return Imported(model, examples, results, f"tensorflow {tf.__version__}")
 
 
@@ -193,13 +194,13 @@ def _from_tflite(source: Path, wanted: list[list[int]]) -> Imported:
         results = [network.get_tensor(one["index"]) for one in details]
     except ValueError as error:
         raise BadInput(
-            f"{source}: no TensorFlow Lite network, or not whole: {_first(error)}"
+            f"{source}: no TensorFlow Lite network, or not whole: {one_line(error)}"
         ) from None
     quantised = any(one["quantization"][0] for one in network.get_tensor_details())
     try:
         model = _tflite_as_onnx(source, inputs)
     except (Exception, SystemExit) as error:
-        raise BadInput(f"{source}: can't be made into ONNX: {_first(error)}") from None
+        raise BadInput(f"{source}: can't be made into ONNX: {one_line(error)}") from None
     return Imported(
         model, examples, results, f"tensorflow {tf.__version__}", STEPS if quantised else None
     )
@@ -234,11 +235,6 @@ def _tflite_as_onnx(source: Path, inputs: list[Input]) -> onnx.ModelProto:
         inputs_as_nchw=[one.name for one in inputs if one.channels_last],
     )
     return model
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:200]
 
 
 def main() -> int:

@@ -41,7 +41,9 @@ def load(source: Path, allow_pickle: bool) -> torch.nn.Module:
         try:
             return torch.jit.load(str(source), map_location="cpu").eval()
         except RuntimeError as error:
-            raise BadInput(f"{source}: TorchScript that can't be loaded: {_first(error)}") from None
+            raise BadInput(
+                f"{source}: TorchScript that can't be loaded: {one_line(error)}"
+            ) from None
     if not any(name.endswith("/data.pkl") for name in names):
         raise BadInput(f"{source}: no file of PyTorch's")
     return _network_in(_checkpoint(source, allow_pickle), source)
@@ -84,7 +86,7 @@ def _named_in(source: Path) -> list[str]:
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(source))
     except Exception as error:
-        raise BadInput(f"{source}: a checkpoint that can't be read: {_first(error)}") from None
+        raise BadInput(f"{source}: a checkpoint that can't be read: {one_line(error)}") from None
 
 
 def _layers(named: list[str]) -> list[type]:
@@ -110,7 +112,7 @@ def _refusal(source: Path, strangers: list[str], cause: str) -> str:
             f"{source}: names {', '.join(strangers[:3])}, which may be any program, so it is not "
             "loaded. If you know who made the file: ALLOW_PICKLE = 1 in its stanza"
         )
-    return f"{source}: can't be loaded without running what is in it: {_first(cause)}"
+    return f"{source}: can't be loaded without running what is in it: {one_line(cause)}"
 
 
 def _unpickled(source: Path, tasks: object) -> object:
@@ -118,7 +120,7 @@ def _unpickled(source: Path, tasks: object) -> object:
         return torch.load(source, map_location="cpu", weights_only=False)
     except Exception as error:
         raise BadInput(
-            f"{source}: can't be unpickled: {_first(error)}; with TORCH_PYTHON=… it is loaded by "
+            f"{source}: can't be unpickled: {one_line(error)}; with TORCH_PYTHON=… it is loaded by "
             "your own Python, which has what it needs"
         ) from None
 
@@ -183,7 +185,7 @@ def convert(chosen: argparse.Namespace) -> Imported:
             output_names=[f"output{n}" for n in range(len(outputs))], **_old_exporter(),
         )  # fmt: skip
     except Exception as error:
-        raise BadInput(f"{chosen.source}: can't be made into ONNX: {_first(error)}") from None
+        raise BadInput(f"{chosen.source}: can't be made into ONNX: {one_line(error)}") from None
     model = onnx.load_from_string(data.getvalue())
     framework = f"torch {torch.__version__}"
     return Imported(model, inputs, outputs, framework, notes=_notes(network, chosen.source))
@@ -217,7 +219,7 @@ def _run(
             results = network(*tensors)
     except Exception as error:
         raise BadInput(
-            f"{chosen.source}: doesn't run on an input of {chosen.input_shapes}: {_first(error)}"
+            f"{chosen.source}: doesn't run on an input of {chosen.input_shapes}: {one_line(error)}"
         ) from None
     return [one.numpy() for one in _flat(results)]
 
@@ -227,13 +229,6 @@ def _flat(results: object) -> list[torch.Tensor]:
         return [results]
     values = results.values() if isinstance(results, dict) else results
     return [tensor for one in values for tensor in _flat(one)]
-
-
-def _first(error: object) -> str:
-    """What an error says, in one line; PyTorch's quote half a program."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line] or lines or [type(error).__name__]
-    return telling[-1][:200]
 
 
 def main() -> int:
@@ -260,6 +255,7 @@ if __name__ == "__main__":
                 Imported,
                 example,
                 importer,
+                one_line,
                 parser,
                 quietly,
                 shapes,

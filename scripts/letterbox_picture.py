@@ -9,7 +9,7 @@ import click
 from PIL import Image
 
 from tpumake.cli import BadInput, atomic_write, run
-from tpumake.letterbox import GREY, fit, letterbox
+from tpumake.letterbox import GREY, fit_input, letterbox
 from tpumake.network_input import read_network_input
 from tpumake.pictures import UnusableError, pixels
 
@@ -29,17 +29,11 @@ def main(picture: Path, target: Path, network: Path, ground: int) -> None:
         source = pixels(picture.read_bytes())
     except UnusableError as error:
         raise BadInput(f"{picture}: {error}") from None
-    height, width = source.shape[:2]
-    fitted = fit(
-        (width, height),
-        wanted.size,
-        keep_aspect_ratio=wanted.keep_aspect_ratio,
-        centred=wanted.centred,
-    )
+    fitted = fit_input(source, wanted)
     with atomic_write(target) as temporary:
         Image.fromarray(letterbox(source, fitted, ground)).save(temporary, "PNG", compress_level=3)
     inside = f" in {wanted.width}×{wanted.height}" if fitted.left or fitted.top else ""
-    click.echo(f"{width}×{height} → {fitted.new_width}×{fitted.new_height}{inside}")
+    click.echo(f"{fitted.width}×{fitted.height} → {fitted.new_width}×{fitted.new_height}{inside}")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tpumake.files import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,6 +108,33 @@ class Checkout:
         return done
 
 
+class Shared:
+    """What the tests of a session have in common. ``folder``: of all its processes."""
+
+    folder: Path
+    files: dict[Path, os.stat_result] = {}  # noqa: RUF012
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()
+    Shared.folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_files_stay(_shared: None) -> Iterator[None]:
+    """Tell a module whose tests wrote into a file that all checkouts share; others get it anew."""
+    yield
+    written = []
+    for path, was in list(Shared.files.items()):
+        now = path.stat()
+        if (now.st_size, now.st_mtime_ns) != (was.st_size, was.st_mtime_ns):
+            written.append(path)
+            path.unlink()
+            del Shared.files[path]
+    assert not written, f"a test wrote into what checkouts share; unlink it before: {written[:3]}"
+
+
 PROJECT = (
     "Makefile", "models.mk", "scripts", "schemas", "devices", "requirements", "models", "datasets",
     "examples", "training", "tests/data/frameworks",
@@ -113,17 +142,35 @@ PROJECT = (
 
 
 def copy_project(target: Path) -> Checkout:
-    """Copy what a build reads, and link to the environments, also to those still to be made."""
+    """Copy what a build reads, and link to the environments, also to those still to be made.
+
+    Pictures and the large network are links to one copy of the session's: a test that changes one
+    removes it first, and is told if it does not.
+    """
     target.mkdir(parents=True)
     for name in PROJECT:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target / name, copy_function=_copy)
         else:
             shutil.copy2(source, target / name)
     for variable, name in (("VENV", ".venv"), ("TOOLCHAIN", ".toolchain"), ("EXTRAS", ".extras")):
         (target / name).symlink_to(Path(os.environ.get(variable, ROOT / name)).absolute())
     return Checkout(target)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file of the project, or link to the session's copy of it: copying took most time."""
+    name = Path(source).relative_to(ROOT)
+    if name.parts[0] != "datasets" and Path(source).stat().st_size < 1_000_000:
+        shutil.copy2(source, target)
+        return
+    kept = Shared.folder / str(os.getpid()) / name
+    if kept not in Shared.files:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, kept)
+        Shared.files[kept] = kept.stat()
+    os.link(kept, target)
 
 
 @pytest.fixture
@@ -132,12 +179,42 @@ def checkout(tmp_path: Path) -> Checkout:
     return copy_project(tmp_path / "ein Baum für Größen")
 
 
+def build_once(name: str, *arguments: str) -> Checkout:
+    """A checkout in which this is built, once for all processes of the session.
+
+    It comes with a cache of its own, `cache` beside it, and what Make said, in `said`.
+    """
+    folder = Shared.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path, said = folder / "check out", folder / "said"
+    with locked(folder / "lock"):
+        if not said.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            done = copy_project(path).make(*arguments, CACHE="1", CACHE_DIR=str(folder / "cache"))
+            said.write_text(done.stdout)
+    return Checkout(path)
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def built() -> Checkout:
     """A checkout in which tiny_int8 is built. Tests may look at it but not change it."""
-    built = copy_project(tmp_path_factory.mktemp("built") / "check out")
-    built.make("tiny_int8")
-    return built
+    return build_once("built", "tiny_int8")
+
+
+# Few pictures, and half of the compiler's time, for tests that look at neither.
+QUICK = ("tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0", "tiny_OPT=1")
+
+
+@pytest.fixture(scope="session")
+def quick() -> Checkout:
+    """One in which both variants of tiny are, of few pictures. Not to be changed, either."""
+    return build_once("quick", *QUICK, "tiny")
+
+
+def copy_checkout(checkout: Checkout, target: Path) -> Checkout:
+    """A copy of a checkout with all that is built there, for a test to go on from."""
+    subprocess.run(["cp", "-a", checkout.path, target], check=True)
+    return Checkout(target)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

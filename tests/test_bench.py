@@ -459,14 +459,16 @@ def a_project(checkout: Checkout, logs: Path, target: str = "tiny_int8") -> Proj
 
 @pytest.mark.slow
 @pytest.mark.toolchain
-def test_nothing_changed_for_make_alone(checkout: Checkout) -> None:
+def test_nothing_changed_for_make_alone(built: Checkout, checkout: Checkout) -> None:
     out = checkout.path / "out"
     command = [
         checkout.path / ".venv/bin/python",
         *("scripts/bench.py", "tiny_int8", "--row", "nothing", "--tool", "make", "--rounds", "3"),
         *("--out", str(out)),
     ]
-    subprocess.run(command, cwd=checkout.path, check=True, capture_output=True)
+    caching = {"CACHE": "1", "CACHE_DIR": str(built.path.with_name("cache"))}
+    env = os.environ | caching
+    subprocess.run(command, cwd=checkout.path, env=env, check=True, capture_output=True)
     document = json.loads((out / "bench.json").read_text())
     assert valid(document)
     (row,) = document["rows"]

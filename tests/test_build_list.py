@@ -27,7 +27,7 @@ MAKEFILE = """
 CHIP ?= one
 MODELS := good bad late
 SCRIPTS := %(scripts)s
-stage = @%(python)s $(SCRIPTS)/run_stage.py --build build --stage downgrade --make make --model $1 --label $2 \\
+stage = @%(python)s -S $(SCRIPTS)/run_stage.py --build build --stage downgrade --make make --model $1 --label $2 \\
 	--log build/$1/$(CHIP)/logs/$2.log --out build/$1/$(CHIP)/$1_$2 -- /bin/sh -c
 empty :=
 space := $(empty) $(empty)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Checkout, copy_project
+from conftest import QUICK, ROOT, Checkout, copy_checkout, copy_project
 
 from tpumake.amounts import byte_count
 from tpumake.cache import Cache, Damaged, seal
@@ -38,14 +38,15 @@ class Tree:
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
         self.cache = cache
-        folder.mkdir()
-        (folder / "in").write_text("input")
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "in").write_text("input")
 
     def run(self, *options: str, under: Sequence[str] = (), **environment: str) -> str:
         """Make the stage; gives what it says."""
         command = [
             *under,
-            sys.executable, str(ROOT / "scripts/run_stage.py"), "--stage", "downgrade",
+            sys.executable, "-S", str(ROOT / "scripts/run_stage.py"), "--stage", "downgrade",
             "--model", "m", "--build", "build", "--log", "logs/stage.log", "--in", "in",
             "--out", "made/out", "--out", "made/set", *options, "--", "/bin/sh", "-c", SCRIPT,
         ]  # fmt: skip
@@ -66,13 +67,22 @@ class Tree:
         return len(ran.read_text().split()) if ran.exists() else 0
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A tree whose result is in its cache, to be copied."""
+    folder = tmp_path_factory.mktemp("first")
+    tree = Tree(folder / "one", folder / "cache ü")
+    tree.run()
+    assert tree.runs == 1
+    return tree
+
+
 @pytest.fixture
-def trees(tmp_path: Path) -> list[Tree]:
+def trees(first: Tree, tmp_path: Path) -> list[Tree]:
     """Two, of which the first one's result is in their cache."""
-    trees = [Tree(tmp_path / name, tmp_path / "cache ü") for name in ("one", "two")]
-    trees[0].run()
-    assert trees[0].runs == 1
-    return trees
+    for folder in (first.folder, first.cache):
+        shutil.copytree(folder, tmp_path / folder.name)
+    return [Tree(tmp_path / name, tmp_path / "cache ü") for name in ("one", "two")]
 
 
 def blobs(cache: Path) -> list[Path]:
@@ -297,7 +307,7 @@ def test_amounts_are_written_so(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["five", "5X", "G", "inf", "1e400", "-"])
-def test_what_is_no_amount_is_one_line(trees: list[Tree], text: str) -> None:
+def test_what_is_no_amount_is_one_line(text: str) -> None:
     with pytest.raises(BadInput, match=f"CACHE_MAX={text}: an amount of bytes is wanted"):
         byte_count("CACHE_MAX", text)
 
@@ -310,10 +320,11 @@ def record(number: int, content: bytes = b"x") -> Record:
 def test_many_processes_at_once(tmp_path: Path) -> None:
     """They keep and take the same few results in a cache that is too small for all of them."""
     program = f"""
-import random, sys
-sys.path[:0] = [{str(ROOT / "scripts")!r}, {str(ROOT / "tests")!r}]
+import hashlib, random, sys
+sys.path.insert(0, {str(ROOT / "scripts")!r})
 from pathlib import Path
-from test_cache import Cache, Damaged, record
+from tpumake.cache import Cache, Damaged
+from tpumake.keys import Key, Record
 cache, here = Cache(Path("cache"), 300_000), Path(sys.argv[1])
 here.mkdir()
 draw = random.Random(sys.argv[1])
@@ -321,7 +332,9 @@ taken = 0
 for _ in range(150):
     number = draw.randrange(8)
     content = bytes([number]) * 50_000
-    entry = cache.find(record(number).key)
+    made = {{"out": hashlib.sha256(content).hexdigest()}}
+    record = Record(Key("downgrade", [str(number)], {{}}, {{}}), made, "figure")
+    entry = cache.find(record.key)
     if entry:
         try:
             cache.take(entry, here)
@@ -331,14 +344,14 @@ for _ in range(150):
         taken += 1
     else:
         (here / "out").write_bytes(content)
-        cache.put(record(number, content), [here / "out"], "log")
+        cache.put(record, [here / "out"], "log")
 assert taken > 20, taken
 """
     with ThreadPoolExecutor(4) as pool:
         done = list(
             pool.map(
                 lambda name: subprocess.run(
-                    [sys.executable, "-c", program, name], cwd=tmp_path, text=True,
+                    [sys.executable, "-S", "-c", program, name], cwd=tmp_path, text=True,
                     capture_output=True, check=False,
                 ),
                 "abcd",
@@ -374,18 +387,16 @@ def test_a_file_that_goes_between_finding_and_taking(tmp_path: Path) -> None:
 @pytest.mark.toolchain
 @pytest.mark.slow
 def test_a_fresh_clone_takes_all_stages_without_any_environment(
-    checkout: Checkout, tmp_path: Path, record_property
+    quick: Checkout, tmp_path: Path, record_property
 ) -> None:
     """Nor is one made: what is in the cache needs none."""
-    environment = {"CACHE": "1", "CACHE_DIR": str(tmp_path / "cache")}
-    quick = ("tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0")
-    said = checkout.make("tiny", *quick, **environment).stdout
-    assert "cached" not in said
+    assert "cached" not in quick.path.with_name("said").read_text()
+    environment = {"CACHE": "1", "CACHE_DIR": str(quick.path.with_name("cache"))}
     fresh = copy_project(tmp_path / "fresh")
     (fresh.path / ".venv").unlink()
     (fresh.path / ".toolchain").unlink()
     started = time.perf_counter()
-    said = fresh.make("tiny", *quick, f"PYTHON={sys.executable}", **environment).stdout
+    said = fresh.make("tiny", *QUICK, f"PYTHON={sys.executable}", **environment).stdout
     seconds = time.perf_counter() - started
     assert said.count("cached") == 6
     assert not (fresh.path / ".venv").exists()
@@ -401,7 +412,7 @@ def test_a_fresh_clone_takes_all_stages_without_any_environment(
             for path in (one.path / "build/tiny").rglob("*")
             if path.is_file()
         }
-        for one in (checkout, fresh)
+        for one in (quick, fresh)
     )
     # Reference outputs are left out; they are made again where they are needed.
     assert there.keys() - made.keys() == {Path("build/tiny/tiny_top_outputs.npz")}
@@ -414,8 +425,7 @@ def test_a_stage_that_needs_reference_outputs_makes_them_again(
     built: Checkout, tmp_path: Path
 ) -> None:
     """A model that is compared with them comes out the same as with those of transform."""
-    copy = Checkout(tmp_path / "copy")
-    subprocess.run(["cp", "-a", built.path, copy.path], check=True)
+    copy = copy_checkout(built, tmp_path / "copy")
     model = copy.path / "build/tiny/cv181x/tiny_int8.cvimodel"
     log = copy.path / "build/tiny/cv181x/logs/int8.log"
     before = model.read_bytes(), log.read_text()

@@ -157,6 +157,16 @@ def test_a_damaged_file_ends_in_one_line(tmp_path: Path) -> None:
             assert str(error).startswith(f"{path}: is ")
 
 
+@pytest.mark.parametrize("text", ["[[1,3", "1,3", "[[1,0]]"])
+def test_a_text_that_is_no_shapes_is_told(text: str) -> None:
+    told = f"--input-shapes {text}: must look like [[1,3,640,640]]\n"
+    file = MODELS / "mobile_int8.tflite"
+    given = ("--input-shapes", text)
+    assert refused(check_tflite(file, *given)) == f"check_tflite: {file}: {told}"
+    files = (MODELS / "mobile.prototxt", MODELS / "mobile.caffemodel")
+    assert refused(check_caffe(*files, *given)) == f"check_caffe: {told}"
+
+
 # ---------------------------------------------------------------------------------------------
 # Caffe: reading and checking
 

@@ -21,7 +21,8 @@ def on_terminal(folder: Path, script: str, **environment: str) -> str:
     """Run a stage on a terminal of its own and give everything that was written there."""
     master, slave = pty.openpty()
     command = [
-        sys.executable, str(ROOT / "scripts/run_stage.py"), "--stage", "dataset", "--model", "m",
+        sys.executable, "-S", str(ROOT / "scripts/run_stage.py"),
+        "--stage", "dataset", "--model", "m",
         "--build", "build", "--log", "log", "--out", "out", "--", "/bin/sh", "-c", script,
     ]  # fmt: skip
     env = {"PATH": os.environ["PATH"], "COLUMNS": "70", **environment}

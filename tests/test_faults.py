@@ -70,10 +70,10 @@ class Tree:
 
     def run(self, what: str = "", at: int = 0) -> subprocess.CompletedProcess[str]:
         runner = str(ROOT / "scripts/run_stage.py")
-        program = [sys.executable, "-c", HARNESS, what, str(at), runner]
+        program = [sys.executable, "-S", "-c", HARNESS, what, str(at), runner]
         script = "mkdir set; tee set/a other out < in; echo > set/manifest.json; echo done"
         command = [
-            *(program if what else [sys.executable, runner]),
+            *(program if what else [sys.executable, "-S", runner]),
             "--stage", "dataset", "--model", "m", "--build", "build", "--log", "build/logs/m.log",
             "--in", "in", "--out", "build/m/out", "--out", "build/m/other", "--out", "build/m/set",
             "--", "/bin/sh", "-c", script,

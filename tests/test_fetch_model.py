@@ -71,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     server = Server(("127.0.0.1", 0), Handler)
     server.ranges = []
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    # It looks that often whether it shall end.
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()

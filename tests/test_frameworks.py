@@ -34,6 +34,7 @@ STANZA = """
 {name}_DEVICE       = none
 {name}_INPUT_NUM    = 10
 {name}_TUNE_NUM     = 0
+{name}_OPT          = 1
 $(eval $(call model,{name}))
 """
 

@@ -15,6 +15,7 @@ from tpumake.importing import (
     example,
     fix_shapes,
     input_shapes,
+    one_line,
     set_input_shapes,
     settle,
     shapes,
@@ -33,12 +34,34 @@ def double(size: int | str = 4, doc: str = "") -> onnx.ModelProto:
     return model
 
 
+def test_an_error_is_told_in_one_line() -> None:
+    assert one_line(RuntimeError("\nfailed to open\nframe #0: c10::Error\n")) == "failed to open"
+    quoted = "while running:\n  ValueError: first\nTypeError: second\n  [Hint: none]"
+    assert one_line(ValueError(quoted)) == "TypeError: second"
+    assert one_line(KeyError()) == "KeyError"
+    assert len(one_line("x" * 999)) == 200
+
+
 def test_shapes_are_read() -> None:
     assert shapes("") == []
     assert shapes("[[1,3,64,64], [1,10]]") == [[1, 3, 64, 64], [1, 10]]
 
 
-@pytest.mark.parametrize("text", ["1,3", "[1,3]", "[[1,-3]]", "[[a]]", "[[", "__import__('os')"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,3",
+        "[1,3]",
+        "[[1,-3]]",
+        "[[a]]",
+        "[[",
+        "[]",
+        "[[True]]",
+        "[" * 999,
+        "{}",
+        "__import__('os')",
+    ],
+)
 def test_other_texts_are_no_shapes(text: str) -> None:
     with pytest.raises(BadInput, match="must look like"):
         shapes(text)

@@ -6,11 +6,12 @@ import re
 import sys
 from pathlib import Path
 
+import conftest
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import ROOT, Checkout, copy_project
+from conftest import ROOT, Checkout, copy_checkout, copy_project
 from onnx import helper, numpy_helper
 
 from tpumake.cvimodel_reader import DType, Tensor, read_cvimodel
@@ -52,10 +53,8 @@ CUT = ",".join(
     for stride in range(3)
     for branch in (2, 3)
 )
-# Most of these inputs are no camera's.
-QUICK = (
-    "tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0", "tiny_OPT=1", "tiny_DEVICE=none", f"tiny_OUTPUTS={CUT}",
-)  # fmt: skip
+# Most of these inputs are no camera's. The network is cut as it is for one.
+QUICK = (*conftest.QUICK, "tiny_DEVICE=none", f"tiny_OUTPUTS={CUT}")
 
 
 def inputs(checkout: Checkout, name: str) -> list[Tensor]:
@@ -161,6 +160,7 @@ def test_two_pictures_from_a_list_and_another_to_tune_by(networks: Checkout) -> 
     table = (networks.path / "build/stereo/stereo_calib_table").read_text()
     assert "# tune number: 2" in table
     # A listed picture is an input like any other.
+    first.unlink()
     first.write_bytes(second.read_bytes())
     said = networks.make("build/datasets/stereo.txt-listed/manifest.json").stdout
     assert "12 of 100 wanted" in said
@@ -177,11 +177,9 @@ def test_a_sample_that_lacks_an_input_is_told(networks: Checkout) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def tiny(quick: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which all that deploying tiny needs is built."""
-    checkout = copy_project(tmp_path_factory.mktemp("forms") / "check out")
-    checkout.make("build/tiny/tiny_calib_table", *QUICK)
-    return checkout
+    return copy_checkout(quick, tmp_path_factory.mktemp("forms") / "check out")
 
 
 PLANAR, PACKED = (1, 3, 64, 64), (1, 64, 64, 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import ROOT, Checkout, copy_project
+from conftest import QUICK, ROOT, Checkout, copy_checkout, copy_project
 from PIL import Image
 
 SCHEMA = json.loads((ROOT / "schemas/detect.schema.json").read_text())
@@ -44,11 +44,11 @@ def test_what_is_not_there_is_told_before_anything_is_built(
 
 
 @pytest.fixture(scope="module")
-def detected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, dict]:
+def detected(quick: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, dict]:
     """A checkout in which tiny_int8.detect was made, with its document."""
-    made = copy_project(tmp_path_factory.mktemp("detected") / "check out")
+    made = copy_checkout(quick, tmp_path_factory.mktemp("detected") / "check out")
     shutil.copy(ROOT / PICTURE, made.path / "my photo.jpg")
-    done = made.make("tiny_int8.detect", "IMAGE=my photo.jpg", "JSON=1", "tiny_TUNE_NUM=0")
+    done = made.make("tiny_int8.detect", "IMAGE=my photo.jpg", "JSON=1", *QUICK)
     # The stages' lines go beside the document.
     assert "int8 model" in done.stderr
     return made, json.loads(done.stdout)
@@ -91,7 +91,7 @@ def test_the_drawing_and_what_is_not_done_twice(detected: tuple[Checkout, dict])
     made, _ = detected
     drawing = made.path / "build/tiny/cv181x/tiny_int8.detect.png"
     assert Image.open(drawing).width > 1000
-    words = ["tiny_int8.detect", "IMAGE=my photo.jpg", "tiny_TUNE_NUM=0"]
+    words = ["tiny_int8.detect", "IMAGE=my photo.jpg", *QUICK]
     done = made.make(*words, "OUT=else where.png", "CONF=0.95")
     assert (made.path / "else where.png").exists()
     # Nothing has run again: what is above another threshold is found in the same outputs.
@@ -106,7 +106,7 @@ def test_the_drawing_and_what_is_not_done_twice(detected: tuple[Checkout, dict])
 @pytest.mark.toolchain
 def test_what_is_no_picture_is_told(detected: tuple[Checkout, dict]) -> None:
     made, _ = detected
-    done = made.make("tiny_int8.detect", "IMAGE=models.mk", "tiny_TUNE_NUM=0", check=False)
+    done = made.make("tiny_int8.detect", "IMAGE=models.mk", *QUICK, check=False)
     assert "models.mk: not a picture" in done.stderr
     assert "bug" not in done.stderr
 

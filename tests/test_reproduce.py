@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonschema
 import onnx
 import pytest
-from conftest import ROOT, Checkout
+from conftest import QUICK, ROOT, Checkout
 from PIL import Image
 
 from tpumake import two_builds
@@ -301,7 +301,7 @@ def test_a_picture_within_another_models_pictures_does_not_hide_them(
 @pytest.mark.toolchain
 @pytest.mark.slow
 def test_a_model_is_the_same_twice(checkout: Checkout) -> None:
-    document = report(checkout, "tiny_int8.reproduce", "tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0")
+    document = report(checkout, "tiny_int8.reproduce", *QUICK, "tiny_OPT=2", "VALIDATE=0")
     assert document["same"]
     pictures = {f"datasets/shapes-10/Calibration{number}.jpg" for number in range(1, 11)}
     assert {file["path"] for file in document["files"]} - pictures == {
@@ -310,9 +310,7 @@ def test_a_model_is_the_same_twice(checkout: Checkout) -> None:
         "tiny/cv181x/tiny_int8.json",
         "tiny/tiny.mlir",
         "tiny/tiny_calib_table",
-        "tiny/tiny_in_f32.npz",
         "tiny/tiny_top_f32_all_weight.npz",
-        "tiny/tiny_top_outputs.npz",
         "tiny/tiny_v8.onnx",
     }
     assert left(checkout) == []

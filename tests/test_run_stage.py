@@ -35,7 +35,8 @@ class Runner:
 
     def command(self, script: str, *options: str, stage: str = "downgrade") -> list[str]:
         return [
-            sys.executable, str(ROOT / "scripts/run_stage.py"), "--stage", stage, "--model", "m",
+            sys.executable, "-S", str(ROOT / "scripts/run_stage.py"),
+            "--stage", stage, "--model", "m",
             "--build", "build", "--log", "logs/stage.log", *options, "--", "/bin/sh", "-c", script,
             "--test_input",
         ]  # fmt: skip

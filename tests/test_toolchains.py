@@ -8,12 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import ROOT, Checkout, copy_project
+from conftest import QUICK, ROOT, Checkout, copy_checkout
 
 from tpumake import settling
 
 NEW = "TPU_MLIR_VERSION=1.30.2"
-QUICK = ("tiny_INPUT_NUM=10", "tiny_TUNE_NUM=0")
 
 
 def stages(said: str) -> list[str]:
@@ -83,11 +82,10 @@ def test_stand_ins_say_what_is_missing_when_it_is_used() -> None:
 
 
 @pytest.fixture(scope="module")
-def newer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
-    """tiny_int8 with the newer version, where 1.7 made the first part; and what Make said."""
-    newer = copy_project(tmp_path_factory.mktemp("newer") / "check out")
-    newer.make("build/tiny/tiny.mlir", *QUICK)
-    return newer, newer.make("tiny_int8", NEW, *QUICK).stdout
+def newer(quick: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
+    """tiny_int8 with the newer version, where 1.7 has made it; and what Make said."""
+    newer = copy_checkout(quick, tmp_path_factory.mktemp("newer") / "check out")
+    return newer, newer.make("tiny_int8", NEW, *QUICK, "tiny_OPT=2").stdout
 
 
 @pytest.mark.toolchain
@@ -123,7 +121,7 @@ def test_what_makes_its_tools_die_is_refused(newer: tuple[Checkout, str]) -> Non
 @pytest.mark.full
 def test_another_versions_bmodels(checkout: Checkout, tmp_path: Path) -> None:
     """Compared, run on the emulator, and the same bytes each time."""
-    chosen = ("tiny_f16", "tiny_int8", NEW, "CHIP=bm1684x", *QUICK)
+    chosen = ("tiny_f16", "tiny_int8", NEW, "CHIP=bm1684x", *QUICK, "tiny_OPT=2")
     assert checkout.make(*chosen).stdout.count("emulator ok") == 2
     checkout.make(*chosen, "VALIDATE=0", f"BUILD={tmp_path}/again", TZ="Asia/Tokyo")
     for variant in ("f16", "int8"):

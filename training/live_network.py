@@ -24,7 +24,7 @@ from onnx import helper, numpy_helper
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from make_shapes import draw
 
-__all__ = ["Builder", "Tensor", "samples", "scope"]
+__all__ = ["Builder", "Tensor", "anchors", "samples", "scope"]
 
 _SEED = 6
 _SHIFT = 1.0
@@ -206,6 +206,23 @@ def samples(count: int, size: int) -> np.ndarray:
     side = 320 // size
     blocks = pictures.reshape(count, size, side, size, side, 3).astype(np.float64)
     return blocks.mean(axis=(2, 4)).transpose(0, 3, 1, 2) / 255
+
+
+def anchors(size: int, strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return where a detection head looks, at each stride row by row, in an input of ``size``.
+
+    :returns: float32, the places' centres in cells, x and y, (1, 2, places), and their strides in
+        pixels, (1, places)
+    """
+    centres, steps = [], []
+    for stride in strides:
+        y, x = np.mgrid[0 : size // stride, 0 : size // stride] + 0.5
+        centres.append(np.stack([x.ravel(), y.ravel()]))
+        steps.append(np.full(x.size, stride))
+    return (
+        np.concatenate(centres, axis=1)[None].astype(np.float32),
+        np.concatenate(steps)[None].astype(np.float32),
+    )
 
 
 def scope(module: str) -> str:

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from live_network import Builder, Tensor, samples, scope
+from live_network import Builder, Tensor, anchors, samples, scope
 from tpumake.cli import atomic_write, run
 
 __all__ = ["NETWORKS", "Network", "build"]
@@ -196,12 +196,8 @@ def _decode_distances(
     zero, two, four, axis = (net.ints(f"{at}/int_{n}", n) for n in (0, 2, 4, 1))
     near = net.then("Slice", f"{at}/Slice", sides, zero, two, axis)
     far = net.then("Slice", f"{at}/Slice_1", sides, two, four, axis)
-    centres, strides = [], []
-    for stride in _STRIDES:
-        y, x = np.mgrid[0 : net.size // stride, 0 : net.size // stride] + 0.5
-        centres.append(np.stack([x.ravel(), y.ravel()]))
-        strides.append(np.full(x.size, stride))
-    middle = net.floats(f"{at}/centres", np.concatenate(centres, axis=1)[None])
+    centres, strides = anchors(net.size, _STRIDES)
+    middle = net.floats(f"{at}/centres", centres)
     low = net.then("Sub", f"{at}/Sub", middle, near)
     high = net.then("Add", f"{at}/Add_1", middle, far)
     centre = net.then("Add", f"{at}/Add_2", low, high)
@@ -209,7 +205,7 @@ def _decode_distances(
     centre = net.then("Div", f"{at}/Div_1", centre, half)
     extent = net.then("Sub", f"{at}/Sub_1", high, low)
     cells = net.then("Concat", f"{at}/Concat_2", centre, extent, axis=1)
-    pixels = net.floats(f"{at}/strides", np.concatenate(strides)[None])
+    pixels = net.floats(f"{at}/strides", strides)
     rows = net.then("Mul", f"{at}/Mul_2", cells, pixels)
     scores = net.then("Sigmoid", f"{at}/Sigmoid", joined("classes", classes, net.classes))
     net.builder.nodes.append(

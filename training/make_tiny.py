@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from live_network import Builder, Tensor, samples
+from live_network import Builder, Tensor, anchors, samples
 from make_shapes import CLASSES
 from tpumake.cli import atomic_write, run
 
@@ -158,7 +158,7 @@ def _decode(b: Builder, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> N
     near = add("Slice", "Slice", sides, zero, two, axis)
     far = add("Slice", "Slice_1", sides, two, four, axis)
     probabilities = add("Sigmoid", "Sigmoid", scores)
-    centres, strides = _anchors()
+    centres, strides = anchors(SIZE, STRIDES)
     low = add("Sub", "Sub", b.constant(f"{scope}/Constant_12_output_0", centres), near)
     high = add("Add", "Add_1", b.constant(f"{scope}/Constant_13_output_0", centres), far)
     total = add("Add", "Add_2", low, high)
@@ -171,20 +171,6 @@ def _decode(b: Builder, boxes: Sequence[Tensor], classes: Sequence[Tensor]) -> N
         "Concat", [pixels, probabilities], ["output0"], f"{scope}/Concat_3", axis=1
     )
     b.nodes.append(node)
-
-
-def _anchors() -> tuple[np.ndarray, np.ndarray]:
-    """Return the places' centres in cells, (1, 2, 84), and their strides in pixels, (1, 84)."""
-    centres, strides = [], []
-    for stride in STRIDES:
-        side = SIZE // stride
-        y, x = np.mgrid[0:side, 0:side] + 0.5
-        centres.append(np.stack([x.ravel(), y.ravel()]))
-        strides.append(np.full(side * side, stride))
-    return (
-        np.concatenate(centres, axis=1)[None].astype(np.float32),
-        np.concatenate(strides)[None].astype(np.float32),
-    )
 
 
 @click.command()

@@ -7,7 +7,6 @@ packages only onnx, onnxruntime and numpy are.
 from __future__ import annotations
 
 import argparse
-import ast
 import math
 import os
 import re
@@ -21,6 +20,7 @@ import onnx
 
 from tpumake.errors import BadInput, CheckFailed
 from tpumake.files import atomic_write
+from tpumake.shapes import read_shapes
 
 __all__ = [
     "OPSET",
@@ -29,6 +29,7 @@ __all__ = [
     "fix_shapes",
     "importer",
     "input_shapes",
+    "one_line",
     "parser",
     "quietly",
     "set_input_shapes",
@@ -109,15 +110,10 @@ def shapes(text: str) -> list[list[int]]:
 
     :raises BadInput: if the text is something else
     """
-    if not text:
-        return []
     try:
-        lists = ast.literal_eval(text)
-        if all(isinstance(size, int) and size > 0 for one in lists for size in one):
-            return [list(one) for one in lists]
-    except (SyntaxError, TypeError, ValueError):
-        pass
-    raise BadInput(f"INPUT_SHAPES = {text}: must look like [[1,3,640,640]]")
+        return read_shapes(text)
+    except ValueError as error:
+        raise BadInput(f"INPUT_SHAPES = {error}") from None
 
 
 def fix_shapes(
@@ -256,6 +252,16 @@ def _settle_order(graph: onnx.GraphProto) -> None:
         getattr(graph, field).extend(kept)
     # Shapes between; who needs them infers them.
     graph.ClearField("value_info")
+
+
+def one_line(error: object) -> str:
+    """What an error says, in one line: the last that names one, if any does, else the first.
+
+    Frameworks put stacks and drawings around it, and quote half a program.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "Error:" in line]
+    return (named[-1:] or lines or [type(error).__name__])[0][:200]
 
 
 def opset(model: onnx.ModelProto) -> int:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["GREY", "Fit", "fit", "letterbox", "resize"]
+from tpumake.network_input import NetworkInput
+
+__all__ = ["GREY", "Fit", "fit", "fit_input", "letterbox", "resize"]
 
 # What the ground around a picture is filled with.
 GREY = 114
@@ -70,6 +72,17 @@ def fit(
         for outer, inner in zip(wanted, new, strict=True)
     )
     return Fit(*size, *wanted, *new, left, top)
+
+
+def fit_input(picture: np.ndarray, wanted: NetworkInput) -> Fit:
+    """Find where a picture, uint8 [height,width,3], goes in a network's input."""
+    height, width = picture.shape[:2]
+    return fit(
+        (width, height),
+        wanted.size,
+        keep_aspect_ratio=wanted.keep_aspect_ratio,
+        centred=wanted.centred,
+    )
 
 
 def letterbox(picture: np.ndarray, fitted: Fit, ground: int = GREY) -> np.ndarray:

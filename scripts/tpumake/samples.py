@@ -7,7 +7,6 @@ batch 1 are put together to the model's batch.
 
 from __future__ import annotations
 
-import ast
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from tpumake.errors import BadInput
 from tpumake.npz import NpzFile, npy_values
 from tpumake.pictures import UnusableError
+from tpumake.shapes import read_shapes
 
 __all__ = ["Inputs", "check_sample", "parse_inputs"]
 
@@ -37,11 +37,8 @@ class Inputs(NamedTuple):
 def parse_inputs(shapes: str, names: str) -> Inputs:
     """Inputs from flags as tpu_mlir has them: ``[[1,3,640,640]]``, ``a,b``; BadInput if wrong."""
     try:
-        value = ast.literal_eval(shapes)
-        parsed = tuple(tuple(shape) for shape in value)
-        if not parsed or not all(type(n) is int and n > 0 for shape in parsed for n in shape):
-            raise ValueError
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        parsed = tuple(map(tuple, read_shapes(shapes)))
+    except ValueError:
         raise BadInput(f'--input-shapes "{shapes}": give it like [[1,3,640,640]]') from None
     listed = tuple(name.strip() for name in names.split(",") if name.strip())
     if listed and len(listed) != len(parsed):
