@@ -166,7 +166,7 @@ def unknown(words: list[str], readme: str) -> list[str]:
     models += re.findall(r"call model,(\w+)", readme)
     variants = re.search(r"^Variants: ([^(]+)", told, re.M)[1].split()
     products = [*models, *(f"{model}_{variant}" for model in models for variant in variants)]
-    suffixes = re.findall(r"MODEL_VARIANT\.(\w+)", told)
+    suffixes = re.findall(r"MODEL(?:_VARIANT)?\.(\w+)", told)
     targets = {
         *("help", *re.findall(r"make ([a-z][\w-]*)", told), *products),
         *(f"{product}.{suffix}" for product in products for suffix in suffixes),
