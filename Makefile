@@ -434,7 +434,8 @@ json_item  = "$1":$(subst $(space),?,$(call json,$2))
 json_items = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $1)))
 # The files of the dataset, listed once; names alone, of which a few are looked into.
 listing = $(if $(filter undefined,$(origin listing_of_$1)),$(eval listing_of_$1 := $$(foreach each,$$(call within,$$(call path,$1,$$(samples))),$$(if $$(suffix $$(each)),$$(each)))))$(listing_of_$1)
-looked_into = $(wordlist 1,$2,$(filter-out %.json %.txt %.md %.yaml %.xml %.csv,$(listing)))
+# Names with spaces fall apart into words that are no files: those aren't looked into.
+looked_into = $(wildcard $(wordlist 1,$2,$(filter-out %.json %.txt %.md %.yaml %.xml %.csv,$(listing))))
 # What is one file can be looked into.
 one_file = $(if $(filter SAVEDMODEL PADDLE,$(kind)),,$(source))
 $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_preflight) $$(call as_prerequisite,$$(call one_file,$$*)) \
