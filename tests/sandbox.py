@@ -81,6 +81,7 @@ def run(
 ) -> Outcome:
     """Run ``scripts/SCRIPT.py ARGUMENTS`` in a folder.
 
+    :param script: or the path of another program, without its suffix
     :param allowed: names in the folder that may be written to, and what lies below them; beside
         each of them its temporary neighbours
     :param starting: whether it may start programs, as the runner of stages has to

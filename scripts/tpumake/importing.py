@@ -112,7 +112,7 @@ def shapes(text: str) -> list[list[int]]:
         lists = ast.literal_eval(text)
         if all(isinstance(size, int) and size > 0 for one in lists for size in one):
             return [list(one) for one in lists]
-    except (SyntaxError, TypeError, ValueError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         pass
     raise BadInput(f"INPUT_SHAPES = {text}: must look like [[1,3,640,640]]")
 
