@@ -402,7 +402,7 @@ set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
 # The folder or list, and what is in it. Names with spaces fall apart into words that are no files; where
 # there are such, the stage looks at the contents each time.
 pictures = $(call files,$(call within,$1))
-within   = $(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
+within   = $(if $1,$(if $(wildcard $(patsubst %/,%,$1)/.),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1)))
 listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
 files    = $(call files_of,$(call plain,$(wildcard $1)),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
