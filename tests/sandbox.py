@@ -7,6 +7,7 @@ is seen before it is done (audit events), and the kernel bounds time and memory.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import resource
 import runpy
@@ -125,6 +126,7 @@ def _resident() -> int:
 
 
 def _confine(folder: Path, said: Path, allowed: tuple[str, ...], starting: bool) -> None:
+    faulthandler.disable()
     os.setpgid(0, 0)
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -262,7 +262,9 @@ def test_good_files_are_taken(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", targets())
 def test_damaged_files(name: str, tmp_path: Path) -> None:
-    sweep(tmp_path / "x", name, range(SEED, SEED + 18))
+    # Drawing takes longest, and is the last thing that is done.
+    count = 8 if targets()[name].script == "detect" else 17
+    sweep(tmp_path / "x", name, range(SEED, SEED + count))
 
 
 @pytest.mark.full
@@ -545,9 +547,7 @@ HOSTILE = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["it's `touch pwned`", "--help", "plain", 'a;(x) $(touch pwned) & "q"']
-)
+@pytest.mark.parametrize("name", ["it's `touch pwned`", "--help", 'a;(x) $(touch pwned) & "q"'])
 def test_make_obeys_no_names(checkout: Checkout, name: str) -> None:
     folder = checkout.path / name
     folder.mkdir()
