@@ -270,9 +270,10 @@ BUILT := $(filter-out $(LACKS),$(VARIANTS_$(CHIP))) $(ASYMMETRIC)
 
 # $(call get,MODEL,NAME): what the stanza says, or the default.
 get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
-# $(call path,MODEL,NAME): the same for a file or folder. The shell may have left a ~ in it. Spaces,
-# which Make takes for separators, become `?` until it is used in one of these two ways:
-path            = $(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(call get,$1,$2)))
+# $(call path,MODEL,NAME): the same for a file or folder. The shell may have left a ~ in it, and a
+# program would take a - at its beginning for an option. Spaces, which Make takes for separators,
+# become `?` until it is used in one of these two ways:
+path            = $(patsubst -%,./-%,$(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(call get,$1,$2))))
 as_prerequisite = $(subst ?,\$(space),$1)
 quoted          = '$(subst ?,$(space),$(subst ','\'',$1))'
 # $(call flag,MODEL,NAME,--flag): the flag if the variable is 1.
@@ -298,7 +299,7 @@ different = $(if $(and $(findstring $1,$2),$(findstring $2,$1)),,FORCE)
 
 # What has no rule and is not there. `sources`, below, makes Make name the missing file itself.
 .DEFAULT:
-	@echo >&2 'tpumake: there is no $@$(if $(named_by),$(comma) which $(named_by) names); make list shows what can be built'
+	@echo >&2 $(call shell_word,tpumake: there is no $@$(if $(named_by),$(comma) which $(named_by) names); make list shows what can be built)
 	@exit 2
 named_by = $(if $(filter $@,$(image)),IMAGE)$(strip $(foreach each,$(MODELS),$(foreach name,$(FILES),$(if \
 	$(filter $@,$(call file_of,$(each),$(name))),$(each)_$(name)))))
@@ -360,7 +361,7 @@ m = $(firstword $(subst /, ,$*))
 v = $(patsubst $m_%,%,$(notdir $*))
 # One place for what all stages need: a private folder, log, progress, checks, atomic results.
 # It needs no environment; what it runs does, and only where it has to run.
-stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model '$1' --stage
+stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUILD)' --make '$(MAKE_COMMAND)' --model='$1' --stage
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.
 HOST_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 # Our own helpers are started at the top, and write into {work}, the private folder.
@@ -462,7 +463,7 @@ doctor: $$(patsubst %,$(BUILD)/%/stanza.parameters,$$(MODELS))
 # folder, or DATASET's list, some are chosen; of the other two lists the first ones are taken, in their order.
 # $* is the set's name.
 LISTS      := DATA_LIST TUNE_LIST
-set        = $(patsubst -%,%,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,$2))))))$(if $(filter $2,$(LISTS)),-listed)$(patsubst %,-%,$(filter-out 100,$(call set_number,$1,$2)))
+set        = $(patsubst -%,%,$(subst ',_,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,$2)))))))$(if $(filter $2,$(LISTS)),-listed)$(patsubst %,-%,$(filter-out 100,$(call set_number,$1,$2)))
 set_number = $(call get,$1,$(if $(filter TUNE_LIST,$2),TUNE_NUM,INPUT_NUM))
 samples    = $(if $(call get,$1,DATA_LIST),DATA_LIST,DATASET)
 dataset    = $(call set,$1,$(call samples,$1))
@@ -475,10 +476,13 @@ set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
 pictures = $(call files,$(call within,$1))
 within   = $(if $(wildcard $(addsuffix /.,$(patsubst %/,%,$1))),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
 listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
-files    = $(call files_of,$(wildcard $1),$1)
+files    = $(call files_of,$(call plain,$(wildcard $1)),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
+# Among prerequisites, a % is the stem, what comes after a | only orders, and patterns are looked up again.
+plain    = $(if $(call odd,$1),$(foreach each,$1,$(if $(call odd,$(each)),,$(each))),$1)
+odd      = $(foreach sign,% | * ? [,$(findstring $(sign),$1))
 # .npz or .npy where the samples are tensors; looked up once, for that reads folders.
-tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(if $$(call get,$1,$(call samples,$1)),$$(call within,$$(call path,$1,$(call samples,$1)))))))))$(tensors_of_$1)
+tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call within,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
 set_flags = $(call quoted,$(call set_path,$1)) --count $(call set_number,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1))) \
 	$(if $(filter $(LISTS),$(word 2,$(subst :, ,$1))),--in-order) \
 	$(if $(call tensors,$(word 1,$(subst :, ,$1))),$(call option,$(word 1,$(subst :, ,$1)),INPUT_SHAPES,--input-shapes))

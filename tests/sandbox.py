@@ -7,6 +7,7 @@ is seen before it is done (audit events), and the kernel bounds time and memory.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import resource
 import runpy
@@ -81,6 +82,7 @@ def run(
 ) -> Outcome:
     """Run ``scripts/SCRIPT.py ARGUMENTS`` in a folder.
 
+    :param script: or the path of another program, without its suffix
     :param allowed: names in the folder that may be written to, and what lies below them; beside
         each of them its temporary neighbours
     :param starting: whether it may start programs, as the runner of stages has to
@@ -124,6 +126,7 @@ def _resident() -> int:
 
 
 def _confine(folder: Path, said: Path, allowed: tuple[str, ...], starting: bool) -> None:
+    faulthandler.disable()
     os.setpgid(0, 0)
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

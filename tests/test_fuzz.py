@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -21,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import pytest
+import sandbox
 from bmodels import bmodel
-from conftest import ROOT
+from conftest import ROOT, Checkout
 from cvimodels import cvimodel
 from mutants import mutated, npz, raw_npy
 from picture_zoo import zoo
@@ -260,13 +262,61 @@ def test_good_files_are_taken(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", targets())
 def test_damaged_files(name: str, tmp_path: Path) -> None:
-    sweep(tmp_path / "x", name, range(SEED, SEED + 18))
+    # Drawing takes longest, and is the last thing that is done.
+    count = 8 if targets()[name].script == "detect" else 17
+    sweep(tmp_path / "x", name, range(SEED, SEED + count))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", targets())
 def test_many_damaged_files(name: str, tmp_path: Path) -> None:
     sweep(tmp_path / "x", name, range(SEED, SEED + MANY))
+
+
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [
+        ("open('../secret', 'a')", "left its folder"),
+        ("__import__('os').symlink('x', '../y')", "left its folder"),
+        ("__import__('os').rename('a', '/tmp/a')", "left its folder"),
+        ("__import__('os').system('true')", "started something"),
+        ("__import__('subprocess').run(['true'])", "started something"),
+        ("__import__('pickle').loads(b'cos\\nsystem\\n.')", "started something"),
+        ("__import__('socket').create_connection(('127.0.0.1', 9))", "started something"),
+        ("1 / 0", "a traceback"),
+        ("raise SystemExit(3)", "ended with 3"),
+        ("raise SystemExit(1)", "without a word"),
+        ("import sys; sys.exit(print('a\\nb', file=sys.stderr) or 2)", "not one line"),
+        ("print('\\x1b[2J')", "terminal"),
+        ("__import__('os').kill(__import__('os').getpid(), 11)", "ended with -11"),
+        ("open('new', 'w')", "left its folder"),
+        ("open('out', 'w'); raise SystemExit(2)", "refused its input and wrote"),
+        ("print(open('../secret').read())", "told the secret"),
+    ],
+)
+def test_the_sandbox_sees(tmp_path: Path, program: str, fault: str) -> None:
+    (tmp_path / "program.py").write_text(program)
+    target = Target(str(tmp_path / "program"), (), {"a": b"x"}, ())
+    _, faults = tried(tmp_path / "x", target, target.files)
+    assert fault in " ".join(faults)
+
+
+@pytest.mark.slow
+def test_the_sandbox_sees_what_takes_too_much(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sandbox, "CPU", 1)
+    monkeypatch.setattr(sandbox, "MEMORY", 1 << 25)
+    for program, fault in (
+        ("b'x' * 2**29", "took"),
+        ("bytes(2**33)", "a traceback"),
+        ("while True: pass", "ended with -"),
+        ("__import__('time').sleep(60)", "ended with -9"),
+    ):
+        (tmp_path / "program.py").write_text(program)
+        # Only what sleeps waits so long.
+        monkeypatch.setattr(sandbox, "WAIT", 1 if "sleep" in program else 25)
+        target = Target(str(tmp_path / "program"), (), {}, ())
+        _, faults = tried(tmp_path / "x", target, {})
+        assert fault in " ".join(faults), program
 
 
 # ---------------------------------------------------------------------------------------------
@@ -484,3 +534,40 @@ def test_files_that_mean_harm(name: str, tmp_path: Path, monkeypatch) -> None:
     target = targets()[target_name]
     _, faults = tried(tmp_path / "x", target, target.files | files)
     assert not faults
+
+
+# ---------------------------------------------------------------------------------------------
+# Names
+
+HOSTILE = (
+    "a b.jpg", "it's.jpg", 'q".jpg', "$(touch pwned).jpg", "`touch pwned`.jpg", "-rf.jpg",
+    "--help.jpg", "a\nb.jpg", "ü日.jpg", "x" * 240 + ".jpg", "a,b.jpg", "#c.jpg", "a=b;c&d|e.jpg",
+    "$(shell touch pwned).jpg", "%.jpg", "*.jpg", "\udcff.jpg", "a|b.jpg",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["it's `touch pwned`", "--help", 'a;(x) $(touch pwned) & "q"'])
+def test_make_obeys_no_names(checkout: Checkout, name: str) -> None:
+    folder = checkout.path / name
+    folder.mkdir()
+    pictures = sorted((ROOT / "datasets/shapes/images").iterdir())
+    for picture, hostile in zip(pictures, HOSTILE, strict=False):
+        shutil.copy(picture, folder / hostile)
+    given = f"tiny_DATASET={name.replace('$', '$$')}"
+    told = checkout.make("-n", "build/tiny/tiny_calib_table", given).stdout
+    # The set's name is made of the folder's.
+    [made] = re.findall(r" dataset --log 'build/datasets/logs/(.*?)\.log'", told)
+    place = f"build/datasets/{made}"
+    checkout.make(f"{place}/manifest.json", given)
+    manifest = json.loads((checkout.path / place / "manifest.json").read_text())
+    assert manifest["count"] == 16
+    if "'" not in name:
+        network = f"{name}=1.onnx"
+        shutil.copy(ROOT / "models/tiny.onnx", checkout.path / network)
+        checkout.make("build/tiny/tiny_v8.onnx", f"tiny_ONNX={network.replace('$', '$$')}")
+    # Whatever they are called, one that is new is seen.
+    shutil.copy(pictures[20], folder / "zz.jpg")
+    (folder / HOSTILE[5]).unlink()
+    assert "dataset" in checkout.make(f"{place}/manifest.json", given).stdout
+    assert not list(checkout.path.rglob("pwned*"))

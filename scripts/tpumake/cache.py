@@ -135,7 +135,7 @@ class Cache:
                     return
             document = {"record": json.loads(record.to_json()), "log": log, "files": files}
             document["seal"] = seal(document)
-            text = json.dumps(document, ensure_ascii=False)
+            text = json.dumps(document)
             (temporary / "entry").write_text(text)
             _put(temporary / "entry", self._place("ac", record.key.digest))
         self._grow(added + len(text))

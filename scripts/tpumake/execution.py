@@ -210,7 +210,7 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
         "TPUMAKE_SCRIPTS": str(SCRIPTS),
         "TPUMAKE_EXTRAS": str(Path(os.environ.get("EXTRAS", ".extras")).absolute()),
     }
-    log.write(f"$ {' '.join(command)}\n".encode())
+    log.write(os.fsencode(f"$ {' '.join(command)}\n"))
     log.flush()
     with _started(
         command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

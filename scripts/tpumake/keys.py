@@ -47,7 +47,8 @@ class Key(NamedTuple):
         import hashlib
 
         text = json.dumps(self._asdict(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        # File systems take names that are no UTF-8.
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 class Record(NamedTuple):
@@ -85,7 +86,9 @@ class Record(NamedTuple):
     def to_json(self) -> str:
         """All of it, and the key's digest, as text."""
         document = {"digest": self.key.digest, **self._asdict(), "key": self.key._asdict()}
-        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        # Names that are no UTF-8 can only be written in JSON's own way.
+        return text if _is_utf8(text) else json.dumps(document, indent=1) + "\n"
 
 
 def _is_sound(record: Record) -> bool:
@@ -100,6 +103,10 @@ def _is_sound(record: Record) -> bool:
         and all(isinstance(one, dict) for one in digests)
         and all(_is_digest(one) for each in digests for one in each.values())
     )
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_digest(digest: object) -> bool:
@@ -149,6 +156,9 @@ class Digests:
             return []
         try:
             return self._memory.execute(statement, values).fetchall()
+        except UnicodeEncodeError:
+            # A name that is no UTF-8.
+            return []
         except sqlite3.OperationalError:
             pass
         except sqlite3.DatabaseError:

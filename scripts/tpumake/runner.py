@@ -117,7 +117,10 @@ def named(pairs: list[str]) -> dict[str, Path]:
     """Read ``NAME=PATH`` or ``PATH``; PATH may be a pattern that matches one file."""
     inputs = {}
     for pair in pairs:
-        name, _, path = pair.rpartition("=")
+        name, equals, path = pair.partition("=")
+        # A path may have the sign in it, too.
+        if not equals or "/" in name or Path(pair).exists():
+            name, path = "", pair
         source = Path(path)
         if not source.exists():
             source = next(iter(sorted(source.parent.glob(source.name))), source)
