@@ -211,6 +211,8 @@ SHELL := /bin/sh
 .SECONDEXPANSION:
 .PHONY: FORCE
 export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310 EXTRAS
+# Stages start too often to compile their Python each time, which some containers ask for.
+export PYTHONDONTWRITEBYTECODE :=
 
 empty :=
 space := $(empty) $(empty)

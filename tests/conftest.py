@@ -20,6 +20,9 @@ from tpumake.files import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Programs that are started by the hundred are not to compile their modules each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell script that starts the tests with `&` has them, and all they start, ignore Ctrl-C, and
 # nohup a hang-up; but what signals do is tested here.
 for number in (signal.SIGINT, signal.SIGHUP):
