@@ -153,12 +153,13 @@ def class_names(labels: Path | None, network: Path | None) -> list[str]:
 
     try:
         model = onnx.load(network, load_external_data=False)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
     except OSError as error:
         raise BadInput(f"{network}: {error.strerror}") from None
     except Exception as error:
         # protobuf's own exceptions.
         raise BadInput(f"{network}: no ONNX that can be read ({error})") from None
-    return names_in({entry.key: entry.value for entry in model.metadata_props})
+    return names_in(metadata)
 
 
 def read_picture(path: Path) -> np.ndarray:
