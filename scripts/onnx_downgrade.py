@@ -27,6 +27,8 @@ def _insisting_on_a_model(function: Callable[..., None]) -> Callable[..., None]:
             function(source, **options)
         except (BadInput, CheckFailed, OSError, MemoryError):
             raise
+        except UnicodeDecodeError:
+            raise BadInput(f"{source}: a text in it is no UTF-8; export it again") from None
         except Exception:
             try:
                 _insist_on_a_model(source)

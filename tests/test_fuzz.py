@@ -389,6 +389,12 @@ def calling_itself() -> bytes:
     return model.SerializeToString()
 
 
+def vast_input() -> bytes:
+    model = onnx.ModelProto.FromString(network())
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2**33
+    return model.SerializeToString()
+
+
 def named(names: str) -> bytes:
     model = onnx.ModelProto.FromString(network())
     model.metadata_props[0].value = names
@@ -475,6 +481,9 @@ def cases() -> dict[str, tuple[str, dict[str, bytes]]]:
         "graphs within graphs": ("downgrade", {net: nested(28)}),
         "a message within messages": ("downgrade", {net: b"\x3a\x80\x80\x04" * 20000}),
         "a function that calls itself": ("downgrade", {net: calling_itself()}),
+        "a text that is no UTF-8": ("downgrade", {net: named("text").replace(b"text", b"t\xffxt")}),
+        "names that are no UTF-8": ("detect", {net: named("text").replace(b"text", b"t\xffxt")}),
+        "an input of 2^33": ("downgrade", {net: vast_input()}),
         "names without end": ("detect", {net: named("[" * 100_000)}),
         "names with a minus without end": ("detect", {net: named("-" * 100_000 + "1")}),
         "names added up": ("detect", {net: named("+".join("1" * 50_000))}),

@@ -184,10 +184,26 @@ def load(path: Path) -> Network:
         raise BadInput(f"{path} holds no ONNX graph; is it another kind of file?")
     if not model.ir_version or not model.opset_import:
         raise BadInput(f"{path} names no IR or opset version; is it another kind of file?")
+    if not _is_text(model):
+        raise BadInput(f"{path}: a name in it is no UTF-8; export it again")
     folders = (path.parent, path.resolve().parent)
     network = Network(model, path, tuple(dict.fromkeys(folders)))
     _set_aside(network)
     return network
+
+
+def _is_text(model: ModelProto) -> bool:
+    """Whether metadata and names are text; protobuf takes any bytes, and gives them out as such."""
+    try:
+        names = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+        for graph in graphs(model.graph):
+            values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+            names += [each.name for each in values]
+            for node in graph.node:
+                names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+    except UnicodeDecodeError:
+        return False
+    return all(isinstance(name, str) for name in names)
 
 
 def _set_aside(network: Network) -> None:

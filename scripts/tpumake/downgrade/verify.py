@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ _HALF = 100
 
 _SIZES = (64, 32, 224, 640, 16, 8, 4, 2, 1)
 """Tried in this order for sizes that the model leaves open; the first dimension is 1 and 2."""
+
+_MOST_VALUES = 1 << 27
+"""Elements of an input; as many take a gigabyte."""
 
 _ROOT = Path("/").resolve().anchor
 """Folder that onnxruntime takes external data from: ``Network.extent`` has checked each file."""
@@ -216,6 +220,9 @@ def _values(
 ) -> np.ndarray:
     if kind not in _DTYPES:
         raise CheckFailed(f"not verified: no random input of type {kind}")
+    if math.prod(shape) > _MOST_VALUES:
+        size = "x".join(map(str, shape))
+        raise CheckFailed(f"not verified: an input of {size} is more than can be tried")
     dtype = np.dtype(_DTYPES[kind])
     if dtype.kind == "f":
         values = random.standard_normal(shape) if run else random.random(shape)
