@@ -438,7 +438,7 @@ json_items = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $1)))
 # The files of the dataset, listed once; names alone, of which a few are looked into.
 listing = $(if $(filter undefined,$(origin listing_of_$1)),$(eval listing_of_$1 := $$(foreach each,$$(call within,$$(call path,$1,$$(samples))),$$(if $$(suffix $$(each)),$$(each)))))$(listing_of_$1)
 # Names with spaces fall apart into words that are no files: those aren't looked into.
-looked_into = $(wildcard $(wordlist 1,$2,$(filter-out %.json %.txt %.md %.yaml %.xml %.csv,$(listing))))
+looked_into = $(wildcard $(wordlist 1,$2,$(call plain,$(filter-out %.json %.txt %.md %.yaml %.xml %.csv,$(listing)))))
 # What is one file can be looked into.
 one_file = $(if $(filter SAVEDMODEL PADDLE,$(kind)),,$(source))
 $(BUILD)/%/checked: $(BUILD)/%/stanza.parameters $(CODE_preflight) $$(call as_prerequisite,$$(call one_file,$$*)) \
@@ -882,11 +882,11 @@ converted_file = $(patsubst %/,%,$(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(s
 network   = $(call converted_file,$(given_model))
 photos    = $(call converted_file,$(call given,IMAGES))
 precision = $(or $(call given,VARIANT),int8)
-# A file's name as one that a file of ours may have: $(call plain,NAME,LETTERS).
-plain     = $(if $2,$(call plain,$(subst $(firstword $2),_,$1),$(wordlist 2,$(words $2),$2)),$1)
+# A file's name as one that a file of ours may have: $(call sober,NAME,LETTERS).
+sober     = $(if $2,$(call sober,$(subst $(firstword $2),_,$1),$(wordlist 2,$(words $2),$2)),$1)
 ODD_TO_SHELLS := ( ) [ ] { } * ? ' " ` $$ & ; | < > \# ! \\
 ODD      := $(ODD_TO_SHELLS) % : = $(comma) ~ @ ^ +
-stanza    = $(if $(network),$(BUILD)/convert/$(call plain,$(or $(subst $(space),_,$(call given,NAME)),$(basename $(notdir $(network)))),$(ODD)).mk)
+stanza    = $(if $(network),$(BUILD)/convert/$(call sober,$(or $(subst $(space),_,$(call given,NAME)),$(basename $(notdir $(network)))),$(ODD)).mk)
 # What else is on the command line belongs to the stanza, or is misspelt.
 answers   = $(filter-out $(KNOBS) MODEL IMAGES NAME VARIANT JSON LIST FILE UPGRADE BENCH_% ASYMMETRIC_% -%,$(foreach \
 	each,$(.VARIABLES),$(if $(filter command,$(origin $(each))),$(each))))
@@ -915,7 +915,7 @@ converted: $$(foreach each,$$(MODELS),$$(addprefix $$(each)_,$$(precision)))
 	@:$(if $(JSON),,$(foreach each,$^,$(if $(built_$(each)),,$(info → $(BUILD)/$(MODELS)/$(CHIP)/$(each).$(MODEL)))))
 	@$(if $(JSON),:,printf '%s\n' $(call shell_word,  to keep its stanza: make add $(to_keep)))
 to_keep = $(strip $(call argument,MODEL,$(given_model)) $(foreach each,IMAGES NAME VARIANT $(sort $(answers)),$(if $(call given,$(each)),$(call argument,$(each),$(call given,$(each))))))
-argument = $1=$(if $(filter $(subst $(space),?,$2),$(call plain,$(subst $(space),?,$2),$(ODD_TO_SHELLS))),$2,'$(subst ','\'',$2)')
+argument = $1=$(if $(filter $(subst $(space),?,$2),$(call sober,$(subst $(space),?,$2),$(ODD_TO_SHELLS))),$2,'$(subst ','\'',$2)')
 
 add: possible-convert $$(stanza)
 	@'$(VENV)/bin/python' scripts/add_stanza.py '$(stanza)' $(call quoted,$(subst $(space),?,$(STANZAS))) $(addprefix --taken ,$(MODELS)) $(addprefix --variant ,$(VARIANTS))

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Programs that are started by the hundred are not to compile their modules each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# As scripts/npz_compare.py has it before NumPy is imported: NumPy's own threads cost it tenfold.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A shell script that starts the tests with `&` has them, and all they start, ignore Ctrl-C, and
 # nohup a hang-up; but what signals do is tested here.

@@ -58,6 +58,13 @@ RECORD = {
 STANZA = {"model": "m", "ONNX": "models/m.onnx", "INPUT_SHAPES": "[[1,3,64,64]]",
           "SCALE": "0.1,0.1,0.1", "PIXEL_FORMAT": "rgb", "VARIANTS": "int8 bf16",
           "EXCEPTS": "a,b", "OUTPUTS": "auto"}  # fmt: skip
+PLAN = {"chip": "cv181x", "version": "1.7", "device": "recamera", "kind": "ONNX",
+        "source": "net.onnx", "labels": "labels.txt", "test_inputs": "in.jpg", "validating": "1",
+        "dataset": "set", "counts": {".jpg": "100"}, "refused": {"int8": "", "f32": "none"},
+        "values": STANZA | {"MEAN": "0,0,0", "CHANNEL_FORMAT": "nchw", "FUSE_PREPROCESS": "1",
+                            "QUANT_OUTPUT": "0", "INPUT_NUM": "100", "DATA_LIST": "", "URL": "",
+                            "SILENCE": ""}}  # fmt: skip
+DOCUMENT = STANZA | {"ONNX": "net.onnx", "DATASET": "set", "plan": PLAN}
 PICTURES = {"moving.gif", "plain.jpg", "turned.png", "palette.bmp", "lossy.webp", "lzw.tif",
             "grey16.png", "plain.ppm", "progressive.jpg", "palette.png"}  # fmt: skip
 
@@ -88,7 +95,7 @@ def network() -> bytes:
         onnx.numpy_helper.from_array(np.full(6 * 84, 0.5, np.float32), "places"),
     ]
     nodes = [
-        make.make_node("Conv", ["images", "w"], ["c"], pads=[1, 1, 1, 1]),
+        make.make_node("Conv", ["images", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         make.make_node("ReduceMean", ["c"], ["mean"], keepdims=0),
         make.make_node("Relu", ["mean"], ["r"]),
         make.make_node("Mul", ["places", "r"], ["m"]),
@@ -148,8 +155,11 @@ def targets() -> dict[str, Target]:
                            {"x.prototxt": (models / "mobile.prototxt").read_bytes(),
                             "x.caffemodel": (models / "mobile.caffemodel").read_bytes()},
                            ("x.prototxt", "x.caffemodel")),
-        "stanza": Target("check_stanza", ("stanza.json", "out"),
-                         {"stanza.json": json.dumps(STANZA, indent=0).encode()}, ("stanza.json",)),
+        "stanza": Target("preflight", ("stanza.json", "out", "--variant", "int8", "--sample",
+                         "set/a.jpg"),
+                         {"stanza.json": json.dumps(DOCUMENT, indent=0).encode(), "net.onnx": net,
+                          "in.jpg": picture, "set/a.jpg": picture, "labels.txt": b"disc\nbox\n"},
+                         ("stanza.json", "net.onnx", "in.jpg", "set/a.jpg", "labels.txt")),
         "tables": Target("merge_qtable", ("calib.txt", "out", "--table", "q.txt", "--float",
                          "output*"), {"calib.txt": CALIB.encode(), "q.txt": QTABLE.encode()},
                          ("calib.txt", "q.txt")),
@@ -192,7 +202,8 @@ def loaded() -> None:
     for name in ("onnxruntime", "jsonschema", "PIL.Image", "onnx.checker", "onnx.shape_inference",
                  "tpumake.datasets", "tpumake.downgrade.verify", "tpumake.npz_compare",
                  "tpumake.caffe", "tpumake.model_info", "tpumake.drawing", "tpumake.runner",
-                 "tpumake.cache", "tpumake.execution", "tpumake.bounded_run"):  # fmt: skip
+                 "tpumake.cache", "tpumake.execution", "tpumake.bounded_run",
+                 "tpumake.preflight.checks"):  # fmt: skip
         importlib.import_module(name)
 
 
@@ -517,12 +528,13 @@ def cases() -> dict[str, tuple[str, dict[str, bytes]]]:
             sections=[(0, f"s{n}", 160, 0) for n in range(3000)])}),
         "braces in braces": ("prototxt", {"x.prototxt": b"layer { a { " * 5000}),
         "braces in braces of lists": ("stanza", {"stanza.json": b"[" * 100_000}),
-        "a stanza of numbers": ("stanza", {"stanza.json": b'{"model": 1, "ONNX": {}, "x": null}'}),
+        "a stanza of numbers": ("stanza", {"stanza.json": json.dumps(
+            DOCUMENT | {"model": 1, "ONNX": {}, "x": None}).encode()}),
         "a stanza that is a list": ("stanza", {"stanza.json": b'["model"]'}),
         "a stanza that is long": ("stanza", {"stanza.json": json.dumps(
-            dict.fromkeys(STANZA, "[[" + "1, " * 20000 + " " * 20000 + "x")).encode()}),
+            DOCUMENT | dict.fromkeys(STANZA, "[[" + "1, " * 20000 + " " * 20000 + "x")).encode()}),
         "a stanza for a shell": ("stanza", {"stanza.json": json.dumps(
-            STANZA | {"model": "$(shell touch pwned)", "LABELS": "'; touch pwned; '"}).encode()}),
+            DOCUMENT | {"model": "$(shell touch pwned)", "LABELS": "'; touch pwned; '"}).encode()}),
         "a line of a megabyte": ("tables", {"q.txt": b"x" * 10**6 + b" BF16\n"}),
         "a record that draws": ("records", {"a.key.json": json.dumps(
             {"digest": "x"} | RECORD | {"key": drawing}).encode()}),

@@ -81,9 +81,13 @@ def test_comments_order_and_other_stanzas(validated: Checkout) -> None:
     assert ran(validated, "VALIDATE=1") == []
 
 
-@pytest.mark.parametrize("argument", ["tiny_MEAN=1,1,1", "tiny_SCALE=0.004,0.004,0.004"])
-def test_mean_or_scale(built: Checkout, argument: str) -> None:
-    assert ran(built, argument) == ["bf16", "calibrate", "int8", "transform"]
+def test_mean(built: Checkout) -> None:
+    assert ran(built, "tiny_MEAN=1,1,1") == ["bf16", "calibrate", "int8", "transform"]
+
+
+def test_scale(built: Checkout) -> None:
+    arguments = ("tiny_SCALE=0.004,0.004,0.004", "tiny_VARIANTS=bf16")
+    assert ran(built, *arguments) == ["bf16", "transform"]
 
 
 def test_number_of_pictures(built: Checkout) -> None:
