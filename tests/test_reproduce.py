@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 SCHEMA = json.loads((ROOT / "schemas/reproduce.schema.json").read_text())
 # What takes a second to build and needs no toolchain.
 NETWORK = "build/tiny/tiny_v8.onnx"
+SOURCES = ["--source", "tiny_ONNX=models/tiny.onnx", "--source", "tiny_DATASET=datasets/shapes"]
 RESULT = "tiny/tiny_v8.onnx"
 
 
@@ -87,7 +88,7 @@ def test_a_difference_is_named_and_both_files_are_kept(checkout: Checkout) -> No
     assert [digest(path) for path in kept] == [file["first"], file["second"]]
     # The helper's own exit code is 1; Make's is 2 for everything.
     python = Path(".venv/bin/python")
-    command = [python, "scripts/reproduce.py", NETWORK, "--source", "tiny_ONNX=models/tiny.onnx"]
+    command = [python, "scripts/reproduce.py", NETWORK, *SOURCES]
     done = subprocess.run(command, cwd=checkout.path, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert re.search(
@@ -222,10 +223,9 @@ def running(folder: Path) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_it(checkout: Checkout, number: signal.Signals) -> None:
     sabotage(checkout, "time.sleep(60) if os.environ['TZ'] != 'UTC0' else None")
-    command = [".venv/bin/python", "scripts/reproduce.py", NETWORK]
-    source = ["--source", "tiny_ONNX=models/tiny.onnx"]
+    command = [".venv/bin/python", "scripts/reproduce.py", NETWORK, *SOURCES]
     process = subprocess.Popen(
-        command + source, cwd=checkout.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=checkout.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     deadline = time.monotonic() + 60
     while not any("a copy" in each and "onnx_downgrade" in each for each in running(checkout.path)):
@@ -242,7 +242,7 @@ def test_nothing_outlives_it(checkout: Checkout, number: signal.Signals) -> None
     if number == signal.SIGKILL:
         # What it could not tidy up itself goes with the next one.
         shutil.copy2(ROOT / "scripts/tpumake/onnx_io.py", checkout.path / "scripts/tpumake")
-        subprocess.run(command + source, cwd=checkout.path, check=True, capture_output=True)
+        subprocess.run(command, cwd=checkout.path, check=True, capture_output=True)
     assert left(checkout) == []
 
 

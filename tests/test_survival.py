@@ -36,7 +36,10 @@ STAGES = {
     "bf16": ("tiny/cv181x/logs/bf16.key", "tiny/cv181x/tiny_bf16.cvimodel"),
 }
 # All of them by name: Make would not look for what only others need.
-GOALS = [f"build/{place}" for _, place in STAGES.values()]
+GOALS = [
+    *(f"build/{place}" for _, place in STAGES.values()),
+    *(f"build/tiny/cv181x/tiny_{variant}.json" for variant in ("int8", "bf16")),
+]
 MARK = "TPUMAKE_TEST_MARK"
 
 
