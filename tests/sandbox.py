@@ -23,7 +23,7 @@ from typing import NamedTuple
 from conftest import ROOT
 
 # Processor seconds, and seconds by the clock for what only waits.
-CPU, WAIT = 10, 25
+CPU, WAIT = 10, 60
 # What a helper may take for an input of some kilobytes, in bytes; it gets more, so that one that
 # wants too much is told from one that runs into the wall.
 MEMORY, ADDRESSES = 1 << 30, 3 << 30

@@ -324,7 +324,7 @@ def test_the_sandbox_sees_what_takes_too_much(tmp_path: Path, monkeypatch) -> No
     ):
         (tmp_path / "program.py").write_text(program)
         # Only what sleeps waits so long.
-        monkeypatch.setattr(sandbox, "WAIT", 1 if "sleep" in program else 25)
+        monkeypatch.setattr(sandbox, "WAIT", 1 if "sleep" in program else 60)
         target = Target(str(tmp_path / "program"), (), {}, ())
         _, faults = tried(tmp_path / "x", target, {})
         assert fault in " ".join(faults), program
