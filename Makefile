@@ -391,7 +391,7 @@ CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wild
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples shapes npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite shapes)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)
-CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,bounded_run memory onnx_io detection_head devices \
+CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,amounts bounded_run memory onnx_io detection_head devices \
 	static_shapes samples shapes npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
@@ -400,7 +400,7 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
-CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,bounded_run memory detections labels network_input onnx_io pictures)
+CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,amounts bounded_run memory detections labels network_input onnx_io pictures)
 CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders side_car labels model_info \
 	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
@@ -482,7 +482,7 @@ files    = $(call files_of,$(call plain,$(wildcard $1)),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 # Among prerequisites, a % is the stem, what comes after a | only orders, and patterns are looked up again.
 plain    = $(if $(call odd,$1),$(foreach each,$1,$(if $(call odd,$(each)),,$(each))),$1)
-odd      = $(foreach sign,% | * ? [,$(findstring $(sign),$1))
+odd      = $(strip $(foreach sign,% | * ? [,$(findstring $(sign),$1)))
 # .npz or .npy where the samples are tensors; looked up once, for that reads folders.
 tensors  = $(if $(filter undefined,$(origin tensors_of_$1)),$(eval tensors_of_$1 := $$(firstword $$(filter .npz .npy,$$(suffix $$(call within,$$(call path,$1,$(call samples,$1))))))))$(tensors_of_$1)
 set_flags = $(call quoted,$(call set_path,$1)) --count $(call set_number,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1))) \
