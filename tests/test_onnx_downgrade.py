@@ -704,3 +704,40 @@ def test_open_sizes_are_settled_before_the_head_is_looked_for(tmp_path):
     written = onnx.load(tmp_path / "out.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in written] == [1, 3, 64, 64]
     assert "give it like [[1,3,640,640]]" in refused(*words, "--input-shapes", "[1]")
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+def test_attributes_are_written_down_that_the_tool_insists_on(tmp_path, opset):
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Elu", ["c"], ["e"]),
+        helper.make_node("HardSigmoid", ["e"], ["h"], beta=0.25),
+        helper.make_node("GridSample", ["h", "grid"], ["g"]),
+        helper.make_node("Conv", ["g", "of the input"], ["y"]),
+    ]
+    stored = [
+        weight("w", RNG.standard_normal((3, 3, 3, 3)).astype(np.float32)),
+        weight("grid", RNG.uniform(-1, 1, (1, 8, 8, 2)).astype(np.float32)),
+    ]
+    inputs = [value("x", [1, 3, 8, 8]), value("of the input", [2, 3, 1, 1])]
+    graph = helper.make_graph(nodes, "net", inputs, [value("y", [1, 2, 8, 8])], stored)
+    imports = [helper.make_opsetid("", opset)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), tmp_path / "in.onnx")
+    done = call(tmp_path / "in.onnx", tmp_path / "out.onnx", "--verify")
+    assert done.exit_code == 0, done.output
+    written = {
+        node.output[0]: {
+            each.name: helper.get_attribute_value(each)
+            for each in node.attribute
+            if each.name not in ("pads", "align_corners")
+        }
+        for node in onnx.load(tmp_path / "out.onnx").graph.node
+    }
+    assert written == {
+        "c": {"kernel_shape": [3, 3]},
+        "e": {"alpha": 1.0},
+        "h": {"alpha": pytest.approx(0.2), "beta": 0.25},
+        "g": {"mode": b"bilinear", "padding_mode": b"zeros"},
+        # Its weights are known to nobody before it runs.
+        "y": {},
+    }

@@ -18,6 +18,7 @@ from tpumake.downgrade import (  # noqa: F401  (importing them registers their a
     shapes,
 )
 from tpumake.downgrade.core import BASE, CannotExpress
+from tpumake.downgrade.defaults import write_defaults
 from tpumake.downgrade.model import Report, downgrade
 
-__all__ = ["BASE", "CannotExpress", "Report", "downgrade"]
+__all__ = ["BASE", "CannotExpress", "Report", "downgrade", "write_defaults"]

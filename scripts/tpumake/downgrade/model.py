@@ -12,6 +12,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from tpumake import onnx_io
 from tpumake.downgrade.core import BASE, Engine, type_name
+from tpumake.downgrade.defaults import write_defaults
 from tpumake.errors import BadInput
 from tpumake.onnx_io import Network
 
@@ -39,8 +40,9 @@ class Report:
 def downgrade(network: Network, opset: int = BASE, ir: int = 8) -> Report:
     """Rewrite the network in place so that it needs at most this opset and IR version.
 
-    What already is as old keeps its versions and its nodes. Raises ``CannotExpress`` (a
-    ``BadInput``) for operators that the opset has no words for; the network is then unusable.
+    What already is as old keeps its versions and its nodes, but for attributes that are written
+    down (:mod:`tpumake.downgrade.defaults`). Raises ``CannotExpress`` (a ``BadInput``) for
+    operators that the opset has no words for; the network is then unusable.
     """
     model = network.model
     before = onnx_io.opset_of(model), model.ir_version
@@ -57,6 +59,7 @@ def downgrade(network: Network, opset: int = BASE, ir: int = 8) -> Report:
     elif before[0]:
         _set_opset(model, before[0])
     model = network.model
+    write_defaults(model)
     model.ir_version = min(model.ir_version, ir)
     _check_types(network)
     after = onnx_io.opset_of(model)

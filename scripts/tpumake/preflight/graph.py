@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx
 
 from tpumake import devices, onnx_io
-from tpumake.downgrade import BASE, downgrade
+from tpumake.downgrade import BASE, downgrade, write_defaults
 from tpumake.errors import BadInput
 from tpumake.onnx_io import Network
 from tpumake.preflight.finding import ERROR, Finding
@@ -60,7 +60,8 @@ def graph_of(plan: Plan, network: Network) -> tuple[Graph | None, list[Finding]]
             what, _, remedy = str(error).partition("; ")
             remedy = remedy or f"export it with opset {BASE}"
             return None, [Finding("opset", ERROR, plan.variable(plan.kind), what, remedy)]
-    return Graph(model, _shapes(model), cut), []
+    write_defaults(network.model)
+    return Graph(network.model, _shapes(network.model), cut), []
 
 
 def _cut(plan: Plan, network: Network) -> bool:
