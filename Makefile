@@ -478,7 +478,7 @@ set_path = $(call path,$(word 1,$(subst :, ,$1)),$(word 2,$(subst :, ,$1)))
 pictures = $(call files,$(call within,$1))
 within   = $(if $(wildcard $(addsuffix /.,$(patsubst %/,%,$1))),$(wildcard $1 $(patsubst %/,%,$1)/* $(patsubst %/,%,$1)/*/* $(patsubst %/,%,$1)/*/*/*),$(wildcard $1) $(call listed,$1))
 listed   = $(foreach each,$(if $(wildcard $1),$(subst $(comma), ,$(file <$1))),$(if $(filter /%,$(each)),$(each),$(dir $1)$(each)))
-files    = $(call files_of,$(call plain,$(wildcard $1)),$1)
+files    = $(call files_of,$(wildcard $(call plain,$1)),$1)
 files_of = $1 $(if $(filter $(words $1),$(words $2)),,FORCE)
 # Among prerequisites, a % is the stem, what comes after a | only orders, and patterns are looked up again.
 plain    = $(if $(call odd,$1),$(foreach each,$1,$(if $(call odd,$(each)),,$(each))),$1)

@@ -158,10 +158,10 @@ def test_make_reports_on_what_failed(checkout: Checkout) -> None:
     failed = checkout.make(target, "tiny_OUTPUTS=nosuch", check=False)
     assert "make bugreport" not in failed.stderr
     said = checkout.make("bugreport").stdout
-    assert "tiny/logs/downgrade.failed" in said
+    assert "tiny/logs/stanza.failed" in said
     assert "→ build/tiny.bugreport.zip" in said
-    note = json.loads((checkout.path / "build/tiny/logs/downgrade.failed").read_text())
-    assert note["stage"] == "downgrade"
+    note = json.loads((checkout.path / "build/tiny/logs/stanza.failed").read_text())
+    assert note["stage"] == "stanza"
     assert "nosuch" in note["cause"]
     checkout.make(target)
     done = checkout.make("bugreport", check=False)

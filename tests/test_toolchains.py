@@ -94,7 +94,7 @@ def test_another_version_makes_what_its_tools_make_and_nothing_else(
     newer: tuple[Checkout, str],
 ) -> None:
     checkout, said = newer
-    assert stages(said) == ["transform", "calibrate", "int8"]
+    assert stages(said) == ["transform", "calibrate", "int8", "contract"]
     assert "emulator ok" in said
     model = (checkout.path / "build/tiny/cv181x/tiny_int8.cvimodel").read_bytes()
     assert b"v1.30.2-" in model
