@@ -72,6 +72,7 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, data: bytes, said: 
     assert "m.cvimodel" in str(error.value)
 
 
+@pytest.mark.slow
 def test_no_damage_leads_to_anything_but_that(tmp_path: Path) -> None:
     generator = random.Random(7)
     good = cvimodel()

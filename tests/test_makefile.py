@@ -152,6 +152,7 @@ def test_the_order_of_stanzas_and_comments_do_not_matter(checkout: Checkout) -> 
     assert "downgrade" not in checkout.make(DOWNGRADED).stdout
 
 
+@pytest.mark.slow
 def test_a_network_whose_path_has_spaces(checkout: Checkout, tmp_path: Path) -> None:
     folder = tmp_path / "my networks, größer"
     folder.mkdir()

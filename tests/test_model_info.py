@@ -245,6 +245,7 @@ def test_a_damaged_shape_is_one_line(tmp_path: Path) -> None:
     assert "more elements than any memory" in refused(info(written(tmp_path, cvimodel(body))))
 
 
+@pytest.mark.slow
 def test_lists_of_lists_of_themselves_end(tmp_path: Path) -> None:
     """Three hundred programs have three hundred tensors each, and they are the same ones."""
     tensors = [(f"t{index}", 0, 1.0) for index in range(300)]
