@@ -17,7 +17,6 @@ from tpumake.preflight.report import document, summary
 
 TOP = Path(__file__).resolve().parent.parent
 SCHEMA = TOP / "schemas" / "stanza.schema.json"
-DEVICES = TOP / "devices"
 
 
 @click.command(help=__doc__)
@@ -43,7 +42,7 @@ def main(
 ) -> int:
     """Check PLAN, a JSON document that the Makefile writes; make the file MARK if it is right."""
     wanted = _read(plan, variants, samples)
-    findings = check(wanted, json.loads(SCHEMA.read_text()), DEVICES, build)
+    findings = check(wanted, json.loads(SCHEMA.read_text()), build)
     if build and toolchain:
         findings = in_order(findings + check_here(build, toolchain))
     failed = any(one.severity == ERROR for one in findings)

@@ -72,7 +72,7 @@ def plan(tmp_path: Path, **given: object) -> Plan:
 
 
 def found(wanted: Plan) -> list[Finding]:
-    return check(wanted, SCHEMA, ROOT / "devices")
+    return check(wanted, SCHEMA)
 
 
 def names(wanted: Plan) -> list[tuple[str, str]]:

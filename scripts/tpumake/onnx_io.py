@@ -32,6 +32,7 @@ __all__ = [
     "check_target",
     "close_inputs",
     "drop_unused",
+    "fed_inputs",
     "graphs",
     "inferred",
     "initializer_names",
@@ -271,6 +272,12 @@ def initializer_names(graph: GraphProto) -> set[str]:
     return names | {sparse.values.name for sparse in graph.sparse_initializer}
 
 
+def fed_inputs(graph: GraphProto) -> list[ValueInfoProto]:
+    """The inputs that are fed, without the weights that old files list as well."""
+    weights = initializer_names(graph)
+    return [value for value in graph.input if value.name not in weights]
+
+
 def outer_names(node: NodeProto) -> list[str]:
     """Every name that the node reads: its inputs, then what its bodies take from outside."""
     names = list(node.input)
@@ -324,10 +331,8 @@ def close_inputs(network: Network, shapes: list[list[int]]) -> None:
     :param shapes: one for each input, in their order
     """
     graph = network.model.graph
-    weights = initializer_names(graph)
-    inputs = [value for value in graph.input if value.name not in weights]
     open_before = False
-    for value, shape in zip(inputs, shapes, strict=False):
+    for value, shape in zip(fed_inputs(graph), shapes, strict=False):
         dims = value.type.tensor_type.shape.dim
         if len(dims) == len(shape):
             for dim, size in zip(dims, shape, strict=True):

@@ -157,15 +157,13 @@ def read_facts(source: Source) -> Facts:
 def _onnx(source: Source) -> Facts:
     network = onnx_io.load(source.path)
     graph = network.model.graph
-    weights = onnx_io.initializer_names(graph)
     inputs = tuple(
         Input(
             one.name,
             tuple(size.dim_value or None for size in one.type.tensor_type.shape.dim),
             _ELEMENTS.get(one.type.tensor_type.elem_type, "another type"),
         )
-        for one in graph.input
-        if one.name not in weights
+        for one in onnx_io.fed_inputs(graph)
     )
     ranks = [len(one.type.tensor_type.shape.dim) for one in graph.output]
     return Facts(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tpumake.errors import BadInput
 from tpumake.inference.facts import Facts
 from tpumake.inference.samples_seen import ENOUGH, Samples
+from tpumake.shapes import read_shapes
 
 __all__ = ["Inferred", "Question", "Setting", "infer"]
 
@@ -177,12 +177,9 @@ def _check_shapes(facts: Facts, shapes: list[list[int]]) -> None:
 
 def _read_shapes(text: str) -> list[list[int]]:
     try:
-        shapes = [list(shape) for shape in ast.literal_eval(text)]
-        if shapes and all(type(n) is int and n > 0 for shape in shapes for n in shape):
-            return shapes
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        pass
-    raise BadInput(f"INPUT_SHAPES={text}: must look like [[1,3,640,640]]")
+        return read_shapes(text)
+    except ValueError as error:
+        raise BadInput(f"INPUT_SHAPES={error}") from None
 
 
 def _written(shapes: Iterable[Iterable[int]]) -> str:

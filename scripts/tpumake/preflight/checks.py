@@ -20,11 +20,10 @@ __all__ = ["check"]
 _UNSHAPED = {"dynamic", "shapes", "inputs"}
 
 
-def check(plan: Plan, schema: dict, devices: Path, build: Path | None = None) -> list[Finding]:
+def check(plan: Plan, schema: dict, build: Path | None = None) -> list[Finding]:
     """All findings of a model that is to be built, the most important first.
 
     :param schema: schemas/stanza.schema.json
-    :param devices: the folder of device profiles
     :param build: the build folder, to look at the machine as well
     """
     found = check_stanza({**plan.stanza, "model": plan.model}, schema)
@@ -37,13 +36,13 @@ def check(plan: Plan, schema: dict, devices: Path, build: Path | None = None) ->
     found += unknown(silenced, plan.variable("SILENCE"))
     # With a stanza that is wrong in itself, the rest would be guessing at what was meant.
     if not any(one.name == "variable" for one in found):
-        found += _network(plan, devices, build)
+        found += _network(plan, build)
         found += check_test_inputs(plan)
         found += check_dataset(plan)
     return in_order(kept(found, silenced))
 
 
-def _network(plan: Plan, devices: Path, build: Path | None) -> list[Finding]:
+def _network(plan: Plan, build: Path | None) -> list[Finding]:
     found = check_file(plan)
     if (
         plan.kind != "ONNX"
@@ -66,7 +65,7 @@ def _network(plan: Plan, devices: Path, build: Path | None) -> list[Finding]:
     if graph is None:
         return found
     found += check_operators(plan, graph)
-    found += check_ion(plan, graph, ion_pool(plan.device, plan.chip, devices))
+    found += check_ion(plan, graph, ion_pool(plan.device, plan.chip))
     if build is not None:
         from tpumake.preflight.machine import check_room
 

@@ -8,9 +8,10 @@ import onnx
 
 from tpumake.errors import BadInput
 from tpumake.labels import names_in, read_labels
+from tpumake.onnx_io import fed_inputs
 from tpumake.preflight.finding import ERROR, WARNING, Finding
 from tpumake.preflight.graph import Graph
-from tpumake.preflight.network import real_inputs, sides
+from tpumake.preflight.network import sides
 from tpumake.preflight.plan import Plan, numbers, shapes
 
 __all__ = ["check_classes", "check_colours", "check_resolution", "metadata"]
@@ -36,7 +37,7 @@ def trained_size(told: dict[str, str]) -> tuple[int, ...]:
 
 def check_resolution(plan: Plan, model: onnx.ModelProto) -> list[Finding]:
     """Is the network built in the size that it was exported, and trained, with?"""
-    wanted, inputs = trained_size(metadata(model)), real_inputs(model)
+    wanted, inputs = trained_size(metadata(model)), fed_inputs(model.graph)
     said = shapes(plan.value("INPUT_SHAPES"))
     shape = list(said[0]) if said else sides(inputs[0]) if inputs else []
     if not wanted or len(shape) != 4 or 0 in shape or tuple(shape[2:]) == wanted:

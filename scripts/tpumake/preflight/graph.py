@@ -11,7 +11,7 @@ from tpumake.downgrade import BASE, downgrade, write_defaults
 from tpumake.errors import BadInput
 from tpumake.onnx_io import Network
 from tpumake.preflight.finding import ERROR, Finding
-from tpumake.preflight.network import real_inputs, sides
+from tpumake.preflight.network import sides
 from tpumake.preflight.plan import Plan, Shape, shapes
 
 __all__ = ["Graph", "graph_of"]
@@ -45,7 +45,8 @@ def graph_of(plan: Plan, network: Network) -> tuple[Graph | None, list[Finding]]
     It changes ``network``, as the downgrade stage will.
     """
     model = network.model
-    for value, said in zip(real_inputs(model), shapes(plan.value("INPUT_SHAPES")), strict=False):
+    inputs = onnx_io.fed_inputs(model.graph)
+    for value, said in zip(inputs, shapes(plan.value("INPUT_SHAPES")), strict=False):
         for dim, side in zip(value.type.tensor_type.shape.dim, said, strict=False):
             dim.dim_value = side
     try:

@@ -11,7 +11,7 @@ from tpumake.onnx_io import Network
 from tpumake.preflight.finding import ERROR, WARNING, Finding
 from tpumake.preflight.plan import Plan, Shape, shapes
 
-__all__ = ["check_file", "check_inputs", "read", "real_inputs", "sides", "sniff"]
+__all__ = ["check_file", "check_inputs", "read", "sides", "sniff"]
 
 # What a file is, by its first bytes; and the variable that takes it, if one does.
 _SIGNS = (
@@ -77,12 +77,6 @@ def read(plan: Plan) -> tuple[Network | None, list[Finding]]:
         return None, [Finding("unreadable", ERROR, plan.variable(plan.kind), what, remedy)]
 
 
-def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are fed, without the weights that old files list as well."""
-    weights = onnx_io.initializer_names(model.graph)
-    return [value for value in model.graph.input if value.name not in weights]
-
-
 def sides(value: onnx.ValueInfoProto) -> list[int]:
     """A tensor's shape, 0 for each side that is not a fixed number."""
     return [max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim]
@@ -90,7 +84,7 @@ def sides(value: onnx.ValueInfoProto) -> list[int]:
 
 def check_inputs(plan: Plan, model: onnx.ModelProto) -> list[Finding]:
     """Do INPUT_SHAPES and the network agree, and is all said that must be?"""
-    inputs, said = real_inputs(model), shapes(plan.value("INPUT_SHAPES"))
+    inputs, said = onnx_io.fed_inputs(model.graph), shapes(plan.value("INPUT_SHAPES"))
     where = plan.variable("INPUT_SHAPES")
     if not inputs:
         return [Finding("inputs", ERROR, plan.variable(plan.kind), "it has no input",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tpumake.shapes import read_shapes
 
 __all__ = ["Plan", "numbers", "shapes"]
 
@@ -106,14 +106,10 @@ class Plan:
 
 def shapes(text: str) -> tuple[Shape, ...]:
     """INPUT_SHAPES as numbers; empty where it is not set, or no such thing."""
-    if not re.fullmatch(r"[\[\]\d, ]+", text):
-        return ()
     try:
-        value = ast.literal_eval(text)
-        found = tuple(tuple(int(side) for side in shape) for shape in value)
-    except (ValueError, TypeError, SyntaxError):
+        return tuple(tuple(shape) for shape in read_shapes(text))
+    except ValueError:
         return ()
-    return found
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -7,13 +7,12 @@ rules known models come to within a tenth of what they take; docs/preflight.md h
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 from onnx import GraphProto
 
+from tpumake import devices
 from tpumake.preflight.finding import ERROR, WARNING, Finding
 from tpumake.preflight.graph import Graph
 from tpumake.preflight.operators import working_nodes
@@ -95,15 +94,12 @@ def _waiting(graph: Graph) -> int:
     return most
 
 
-def ion_pool(device: str, chip: str, folder: Path) -> int:
+def ion_pool(device: str, chip: str) -> int:
     """The ION memory of a device that has this chip, in bytes; 0 if nobody knows."""
-    path = folder / f"{device}.json"
-    if not path.exists():
-        return 50 * MEGA if device == "recamera" and chip == "cv181x" else 0
-    profile = json.loads(path.read_text())
-    if chip not in profile.get("chips", []):
+    profile = devices.read(device)
+    if chip not in profile["chips"]:
         return 0
-    return int((profile.get("memory", {}).get("ion_pool_mb") or 0) * MEGA)
+    return int((profile["memory"]["ion_pool_mb"] or 0) * MEGA)
 
 
 def check_ion(plan: Plan, graph: Graph, pool: int) -> list[Finding]:
