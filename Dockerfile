@@ -24,6 +24,7 @@ RUN useradd --uid ${UID} --non-unique --create-home builder \
 USER builder
 WORKDIR /tree
 COPY --chown=builder Makefile models.mk ./
+COPY --chown=builder mk mk
 COPY --chown=builder requirements requirements
 COPY --chown=builder scripts scripts
 # uv's cache is of no use in an image whose environments are complete.

@@ -56,22 +56,16 @@ def _weighted(layer: Message) -> bool:
 @click.command(help=__doc__)
 @click.argument("prototxt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("caffemodel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("mark", required=False, type=click.Path(path_type=Path))
 @click.option("--input-shapes", default="", help="What the stanza says: [[1,3,224,224]].")
 @click.option("--variable", default="M", help="The model, whose variables messages name.")
-def main(
-    prototxt: Path, caffemodel: Path, mark: Path | None, input_shapes: str, variable: str
-) -> None:
-    """Check PROTOTXT and CAFFEMODEL; make the file MARK if all is well."""
+def main(prototxt: Path, caffemodel: Path, input_shapes: str, variable: str) -> None:
+    """Check PROTOTXT and CAFFEMODEL."""
     try:
         shapes = read_shapes(input_shapes)
     except ValueError as error:
         raise cli.BadInput(f"--input-shapes {error}") from None
     net = read_prototxt(prototxt)
-    line = check(net, read_caffemodel(caffemodel), variable, shapes)
-    if mark:
-        mark.touch()
-    print(line)
+    print(check(net, read_caffemodel(caffemodel), variable, shapes))
 
 
 if __name__ == "__main__":

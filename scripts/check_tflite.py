@@ -114,11 +114,10 @@ def _shapes(text: str) -> list[list[int]]:
 
 
 def main() -> None:
-    """Check FILE and make MARK, or only say whether it is quantised."""
+    """Check FILE, or only say whether it is quantised."""
     arguments = argparse.ArgumentParser(description=__doc__)
     add = arguments.add_argument
     add("file", type=Path, help="the network, .tflite")
-    add("mark", type=Path, nargs="?", help="a file to make if all is well")
     add("--quantised", action="store_true", help="only print 1 if it is computed in INT8, else 0")
     add("--input-shapes", default="", help="what the stanza says: [[1,3,64,64]]")
     add("--variable", default="M", metavar="MODEL", help="the model, whose variables messages name")
@@ -131,8 +130,6 @@ def main() -> None:
         line = check(network, chosen.variable, _shapes(chosen.input_shapes))
     except BadInput as error:
         raise BadInput(f"{chosen.file}: {error}") from None
-    if chosen.mark:
-        chosen.mark.touch()
     print(line)
 
 

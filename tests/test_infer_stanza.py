@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, helper, refused
+from conftest import ROOT, helper, makefile_text, refused
 from onnx import TensorProto, numpy_helper
 from onnx.helper import (
     make_graph,
@@ -520,7 +520,7 @@ def test_a_models_name_is_its_files(file: str, name: str) -> None:
 
 
 def test_names_that_the_makefile_has_for_itself() -> None:
-    text = (ROOT / "Makefile").read_text()
+    text = makefile_text()
     targets = {word for line in re.findall(r"^\.PHONY:(.*)", text, re.M) for word in line.split()}
     plain = {word for word in targets if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", word)}
     assert plain - {"FORCE"} <= RESERVED

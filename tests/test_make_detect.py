@@ -80,7 +80,7 @@ def test_onnx_mlir_and_model_are_run_on_the_same_picture(detected: tuple[Checkou
 @pytest.mark.toolchain
 def test_raw_outputs_are_the_device_s(detected: tuple[Checkout, dict]) -> None:
     build = detected[0].path / "build/tiny"
-    for path in (build / "tiny.float.npz", build / "cv181x/tiny_int8.emulated.npz"):
+    for path in (build / "tiny_float.npz", build / "cv181x/tiny_int8.emulated.npz"):
         raw = np.load(path)
         assert [raw[name].shape[1] for name in raw.files] == [64, 4] * 3
         assert {raw[name].dtype for name in raw.files} == {np.dtype(np.float32)}

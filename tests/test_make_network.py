@@ -119,5 +119,7 @@ def test_every_stanza_of_the_guides_is_right(checkout: Checkout) -> None:
     models = [line.partition(":")[0] for line in
               checkout.make("STANZAS=examples/guides.mk", "list").stdout.splitlines()]  # fmt: skip
     assert len(models) >= 5
-    checkout.make("STANZAS=examples/guides.mk", *[f"build/{each}/checked" for each in models])
-    assert all((checkout.path / "build" / each / "checked").exists() for each in models)
+    checkout.make(
+        "STANZAS=examples/guides.mk", *[f"build/{each}/logs/stanza.key" for each in models]
+    )
+    assert all((checkout.path / "build" / each / "logs/stanza.key").exists() for each in models)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from modulefinder import ModuleFinder
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import ROOT, Checkout, copy_project
+from conftest import ROOT, Checkout, copy_project, makefile_text
 
 SCHEMA = json.loads((ROOT / "schemas/stanza.schema.json").read_text())
 
@@ -36,9 +37,10 @@ def test_help_lists_knobs_with_live_values_and_builds_nothing(
 
 def test_help_needs_no_environment(tmp_path: Path) -> None:
     for name in ("Makefile", "models.mk"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "mk", tmp_path / "mk")
     assert "make yolo11n_int8" in Checkout(tmp_path).make("help").stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "models.mk"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "mk", "models.mk"]
 
 
 def test_list_names_every_target(project: Checkout) -> None:
@@ -46,7 +48,7 @@ def test_list_names_every_target(project: Checkout) -> None:
 
 
 def test_every_stanza_variable_is_in_the_schema_and_has_a_default(project: Checkout) -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = makefile_text()
     defaults = set(re.findall(r"^DEFAULT_(\w+)", makefile, re.M))
     assert defaults == set(SCHEMA["properties"]) - {"model"}
 
@@ -78,7 +80,8 @@ def test_a_missing_dataset_is_named_with_its_variable(project: Checkout) -> None
 
 
 def test_a_model_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "mk", tmp_path / "mk")
     (tmp_path / "models.mk").write_text("$(eval $(call model,a))\n$(eval $(call model,a))\n")
     done = Checkout(tmp_path).make("list", check=False)
     assert done.returncode == 2
@@ -95,31 +98,26 @@ def test_an_old_make_is_told_what_is_needed() -> None:
     assert "GNU Make 4.3 or newer" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("argument", "said"),
-    [
-        ("tiny_SCAL=1,1,1", "tiny_SCAL: there is no such variable; did you mean tiny_SCALE?"),
-        ("tiny_MEAN=a,b", "tiny_MEAN = a,b: must be a number"),
-        ("tiny_PIXEL_FORMAT=RBG", "must be one of rgb, bgr"),
-        ("tiny_INPUT_SHAPES=1,3,64,64", "tiny_INPUT_SHAPES = 1,3,64,64: must be"),
-        ("tiny_KEEP_ASPECT_RATIO=yes", "must be 1 for on, 0 for off"),
-        ("tiny_VARIANTS=int9", "tiny_VARIANTS = int9"),
-        ('tiny_MEAN="\\', "tiny_MEAN"),
-    ],
-)
-def test_a_wrong_stanza_is_told_before_anything_runs(
-    checkout: Checkout, argument: str, said: str
-) -> None:
-    done = checkout.make("tiny_int8", argument, check=False)
+def test_a_wrong_stanza_is_told_before_anything_runs(checkout: Checkout) -> None:
+    wrong = {
+        "tiny_SCAL=1,1,1": "tiny_SCAL: there is no such variable; did you mean tiny_SCALE?",
+        "tiny_MEAN=a,b": "tiny_MEAN = a,b: must be a number",
+        "tiny_PIXEL_FORMAT=RBG": "tiny_PIXEL_FORMAT = RBG: must be one of rgb, bgr",
+        "tiny_INPUT_SHAPES=1,3,64,64": "tiny_INPUT_SHAPES = 1,3,64,64: must be",
+        "tiny_KEEP_ASPECT_RATIO=yes": "tiny_KEEP_ASPECT_RATIO = yes: must be 1 for on, 0 for off",
+        "tiny_VARIANTS=int9": "tiny_VARIANTS = int9",
+        'tiny_SCALE="\\': "tiny_SCALE",
+    }
+    done = checkout.make("tiny_int8", *wrong, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert [said for said in wrong.values() if said not in done.stderr] == []
     assert "Traceback" not in done.stderr
     assert not list(checkout.path.glob("build/tiny/*.onnx"))
 
 
 def test_another_models_longer_name_is_not_taken_for_a_variable(checkout: Checkout) -> None:
     """`yolo11n_coco_ONNX` belongs to yolo11n_coco, not to yolo11n."""
-    checkout.make("build/yolo11n/checked")
+    checkout.make("build/yolo11n/logs/stanza.key")
     stanza = json.loads((checkout.path / "build/yolo11n/stanza.parameters").read_text())
     assert stanza["model"] == "yolo11n"
     assert not [key for key in stanza if key.startswith("coco")]
@@ -211,7 +209,7 @@ def test_a_device_binds_its_own_chips(
 
 def test_the_makefile_says_of_devices_what_their_profiles_say() -> None:
     """Make reads no JSON."""
-    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    makefile = makefile_text().replace("\\\n", " ")
     for path in (ROOT / "devices").glob("*.json"):
         profile = json.loads(path.read_text())
         told = dict(re.findall(rf"^(\w+)_{path.stem}\s*:?= *(.*)$", makefile, re.M))

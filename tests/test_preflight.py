@@ -544,7 +544,7 @@ def test_check_tells_all_at_once_and_builds_nothing(project: Checkout) -> None:
 
 
 def test_a_build_tells_its_warnings_once(project: Checkout, tmp_path: Path) -> None:
-    goals = (f"{tmp_path}/tiny/checked", "tiny_INPUT_NUM=500", f"BUILD={tmp_path}")
+    goals = (f"{tmp_path}/tiny/logs/stanza.key", "tiny_INPUT_NUM=500", f"BUILD={tmp_path}")
     said = project.make(*goals).stdout
     assert re.search(r"tiny +check +warning: tiny_DATASET: .* of the 500", said)
     assert "warning: " not in project.make(*goals).stdout

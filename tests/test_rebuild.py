@@ -185,7 +185,7 @@ def test_the_toolchains_lock(built: Checkout) -> None:
     lock = built.path / "requirements/tpu_mlir-1.7.txt"
     lock.write_text(lock.read_text() + "# checked\n")
     # The environment itself is not made anew for this test: it holds a copy of what it is from.
-    makefile = built.path / "Makefile"
+    makefile = built.path / "mk/setup.mk"
     makefile.write_text(
         re.sub(r"^\$\(TOOLS\): .*$", "$(TOOLS): | $(HELPERS)", makefile.read_text(), flags=re.M)
     )

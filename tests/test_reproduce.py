@@ -256,7 +256,7 @@ def request(**sources: Path) -> Request:
 
 
 def test_results_are_told_from_notes(tmp_path: Path) -> None:
-    names = ["m/m.mlir", "m/logs/a.log", "m/logs/a.key", "m/checked", "m/transform.parameters",
+    names = ["m/m.mlir", "m/logs/a.log", "m/logs/a.key", "m/transform.parameters",
              ".digests", "all.json", ".work/x/m.mlir", "m/cv181x/m.cvimodel",
              "datasets/d/1.jpg"]  # fmt: skip
     for name in names:

@@ -63,7 +63,9 @@ def ran(output: str) -> list[str]:
 
 
 def everything(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    """All that is below a folder, but for Make's notes of when it looked at which code."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {name for name in found if not name.startswith(".code")}
 
 
 def forget(checkout: Checkout, *stages: str) -> None:
@@ -285,7 +287,7 @@ def test_sigint_to_make_alone_waits_for_the_stage(undisturbed: Checkout, built: 
 
 def test_an_environment_that_is_being_made_ends_too(built: Checkout) -> None:
     """Set-up is started by a stage: it must not go on alone, and its stage must not hang."""
-    makefile = built.path / "Makefile"
+    makefile = built.path / "mk/setup.mk"
     rule = re.sub(
         r"(?m)^\$\(TOOLS\): .*\n.*$", "$(TOOLS): FORCE\n\tsleep 61 & sleep 61", makefile.read_text()
     )

@@ -137,18 +137,22 @@ def put(
 ) -> None:
     """Rename results, files or folders, from a private folder to their places, with their record.
 
-    Nothing needs room on the disk once the first one is in its place.
+    One that is there already as it should be keeps its time, so that nothing after it is looked
+    into. Nothing needs room on the disk once the first one is in its place; a run that is killed
+    before the record is in its own runs again.
     """
     written = folder / record_place.name
     written.write_text(record.to_json())
+    date(written)
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
     known = record.outputs | record.by_products
-    # The first is the one that Make asks for. It comes last: a run that is killed here runs again.
+    # The first is the one that people look for: it comes last.
     for place in reversed(places):
         result = folder / place.name
+        there = place.exists() and digests.of(place) == known[place.name]
         # Before it is there: whatever has the time of its writing would count as too new.
-        date(result)
+        date(result, like=place if there else None)
         if result.is_dir():
             put_folder(result, place)
         else:

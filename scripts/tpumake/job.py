@@ -22,9 +22,8 @@ class Job(NamedTuple):
     part in the private folder. ``spares`` are files that help where they are there, with the record
     of the stage that made them. ``by_products`` are outputs that nothing depends on, large and
     quickly made again: the cache leaves them out. ``needs`` are targets that Make has to make
-    before the command can be started. ``keep_times`` says that the outputs, where they are what
-    they should be, are not older than any input. ``libc_matters`` says that the bytes depend on
-    the host's C library.
+    before the command can be started. ``libc_matters`` says that the bytes depend on the host's C
+    library.
     """
 
     stage: str
@@ -42,12 +41,11 @@ class Job(NamedTuple):
     by_products: list[Path] = []  # noqa: RUF012
     needs: list[str] = []  # noqa: RUF012
     same_addresses: bool = False
-    keep_times: bool = False
     libc_matters: bool = False
 
     @property
     def record(self) -> Path:
-        """Where the key of what was made is kept: beside the log."""
+        """Where the key of what was made is kept, beside the log: the file that Make goes by."""
         return self.log.with_suffix(".key")
 
     @property
@@ -101,15 +99,13 @@ class Job(NamedTuple):
 def fresh(job: Job, record: Record | None, key: Key, digests: Digests) -> str:
     """Say why the job has to run; empty if its outputs are what it would make.
 
-    Then they only get a new time, since Make goes by that, if they need one.
+    Then the record alone gets a new time, since Make goes by that.
     """
     changed = [out.name for out in job.outputs if not _is_made(out, record, digests)]
     reason = why(record, key, changed)
     if record and not reason:
         drop_by_products(job, record, digests)
-        for out in () if job.keep_times else job.outputs:
-            date(out)
-            digests.remember(out, record.outputs[out.name])
+        date(job.record)
     return reason
 
 
@@ -131,8 +127,11 @@ STARTED = time.time_ns()
 PARENT = os.getppid()
 
 
-def date(out: Path) -> None:
-    """Give a result, a file or a folder with its files, the time at which this process began."""
-    paths = [out, *out.iterdir()] if out.is_dir() else [out]
-    for path in paths:
-        os.utime(path, ns=(STARTED, STARTED))
+def date(out: Path, like: Path | None = None) -> None:
+    """Give a result, a file or a folder with its files, the time at which this process began.
+
+    :param like: a file or folder, of the same names, whose times they get instead
+    """
+    for path in [out, *out.iterdir()] if out.is_dir() else [out]:
+        time_ns = (like / path.relative_to(out)).stat().st_mtime_ns if like else STARTED
+        os.utime(path, ns=(time_ns, time_ns))

@@ -167,8 +167,6 @@ def parser() -> argparse.ArgumentParser:
     add("--refuse", dest="refused", action="append", default=[], type=Path, metavar="PATH",
         help="an input that is put aside, as PATH.refused, if the command finds it wanting; its "
         "outputs go")  # fmt: skip
-    add("--keep-times", action="store_true", help="results that are what they should be are not "
-        "older than anything")  # fmt: skip
     add("--why", action="store_true", default=os.environ.get("WHY", "0") == "1",
         help="say why the stage runs, or not")  # fmt: skip
     add("-v", "--verbose", action="store_true", default=os.environ.get("V", "0") == "1",
@@ -218,7 +216,6 @@ def main() -> int:
         by_products=chosen.by_products,
         needs=chosen.needs,
         same_addresses=chosen.same_addresses,
-        keep_times=chosen.keep_times,
         libc_matters=chosen.libc_matters,
     )
     display = Display(job.model, chosen.label or job.stage, chosen.verbose, not chosen.untimed)

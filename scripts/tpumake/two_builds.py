@@ -22,11 +22,11 @@ from tpumake.errors import BadInput
 __all__ = ["BuildFailed", "Condition", "Request", "Twice", "build_twice", "results"]
 
 # What a build reads besides makefiles, networks and pictures.
-_READ = ("scripts", "schemas", "devices", "requirements")
+_READ = ("mk", "scripts", "schemas", "devices", "requirements")
 # The copy's own name: a build must not mind spaces and letters beyond ASCII.
 _COPY = "a copy, größer"
 # Notes on how a build went, in which paths and times belong.
-_NOTES = ("*.parameters", "*.lock", "checked", "all.json")
+_NOTES = ("*.parameters", "*.lock", "all.json")
 # The second build's clock is so far ahead.
 _AHEAD = 1234 * 24 * 3600
 _MOST_JOBS = 8

@@ -57,7 +57,7 @@ def _stage(line: str) -> Stage:
     return Stage(
         name=options["--stage"][0],
         inputs=tuple(inputs + options.get("--code", [])),
-        outputs=tuple(options["--out"]),
+        outputs=tuple(options.get("--out", [])),
         command=shlex.join(words),
         parameters=shlex.join(options.get("--env", []) + words[end + 1 :]),
     )

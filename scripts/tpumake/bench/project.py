@@ -15,7 +15,7 @@ from tpumake.cli import BadInput, CheckFailed
 __all__ = ["Project", "stages_that_ran"]
 
 # What a build reads besides networks and pictures.
-PARTS = ("Makefile", "models.mk", "scripts", "schemas", "devices", "requirements")
+PARTS = ("Makefile", "mk", "models.mk", "scripts", "schemas", "devices", "requirements")
 # Of the environment, so that a run doesn't depend on who starts it: where things are, and the knobs
 # that say how, not what, is built.
 KEPT = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "CACHE_DIR", "CACHE", "CACHE_MAX", "MEMORY",

@@ -1,0 +1,58 @@
+# The project itself
+
+.PHONY: test test-fast test-full lint lock clean clean-extras distclean
+# A file at a time, so that what its tests share is made once.
+PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
+
+test-fast: $(DEV)
+	@$(PYTEST) -m 'not slow and not toolchain and not full'
+
+ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
+test: $(DEV) $(TOOLS) $(ALL_EXTRAS)
+	@$(PYTEST) -m 'not full'
+
+test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS)
+	@$(PYTEST)
+
+lint: $(DEV)
+	@'$(VENV)/bin/python' -m ruff check .
+	@'$(VENV)/bin/python' -m ruff format --check .
+	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* .ci/run
+	@sh tests/lint_makefile.sh
+
+# BENCH_MODEL: what is measured with; BENCH_ROUNDS: how often everything runs; ACCEPT: 1 puts the
+# ratios that were measured in place of those in docs/bench.json, instead of comparing them.
+BENCH_MODEL ?= tiny
+BENCH_ROUNDS ?= 11
+ACCEPT ?= 0
+KNOBS += BENCH_VENV BENCH_MODEL BENCH_ROUNDS ACCEPT
+.PHONY: bench
+bench: $(HELPERS) $(BENCH) $(BENCH_MODEL)_int8
+	@'$(VENV)/bin/python' scripts/bench.py $(BENCH_MODEL)_int8 --rounds $(BENCH_ROUNDS) --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' \
+	  --venv '$(VENV)' --toolchain '$(TOOLCHAIN)' --rivals '$(BENCH_VENV)' --accepted docs/bench.json \
+	  $(if $(filter 1,$(ACCEPT)),--accept)
+
+# Every lock from its .in file. --upgrade is yours to add: make lock UPGRADE=--upgrade
+COMPILE = cd requirements && '$(abspath $(VENV))/bin/uv' pip compile --quiet --no-config --generate-hashes \
+	--no-emit-index-url --only-binary :all: --custom-compile-command 'make lock' $(UPGRADE)
+UPGRADE ?=
+lock: $(HELPERS)
+	$(COMPILE) --universal --python-version 3.10 --override helpers.override helpers.in -o helpers.txt
+	$(COMPILE) --universal --python-version 3.10 dev.in -o dev.txt
+	$(COMPILE) --universal --python-version 3.10 --no-deps python310.in -o python310.txt
+	$(foreach each,$(basename $(notdir $(wildcard requirements/tpu_mlir-*.in))),$(COMPILE) \
+	  --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override $(each).override $(each).in -o $(each).txt$(newline))
+	$(foreach each,$(patsubst requirements/extra-%.in,%,$(wildcard requirements/extra-*.in)),\
+	  $(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
+	  --override extra-$(each).override extra-$(each).in -o extra-$(each).txt && cd .. &&) :
+	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
+
+clean:
+	rm -rf '$(BUILD)'
+
+clean-extras:
+	rm -rf '$(EXTRAS)'
+
+distclean: clean clean-extras
+	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)'
