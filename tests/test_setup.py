@@ -42,6 +42,16 @@ def test_the_toolchain_lock_has_tpu_mlir_and_no_framework(version: str) -> None:
     assert not names & {"torch", "tensorflow-cpu", "paddlepaddle", "transformers", "pandas"}
 
 
+@pytest.mark.toolchain
+def test_the_tools_are_apart_from_the_helpers(toolchain: Toolchain, tmp_path: Path) -> None:
+    """tpu_mlir pins an onnx that is too old for ours: neither environment sees the other's."""
+    code = "import onnx; print(onnx.__version__)"
+    theirs = toolchain.run(["python3", "-c", code], tmp_path).stdout.strip()
+    ours = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert theirs == "1.14.1"
+    assert ours.stdout.strip() != theirs
+
+
 def test_locked_cuts_out_whole_entries() -> None:
     entry = locked(ROOT / "requirements/helpers.txt", "uv")
     assert entry.startswith("uv==")
