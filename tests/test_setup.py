@@ -45,7 +45,7 @@ def test_the_toolchain_lock_has_tpu_mlir_and_no_framework(version: str) -> None:
 @pytest.mark.toolchain
 def test_the_tools_are_apart_from_the_helpers(toolchain: Toolchain, tmp_path: Path) -> None:
     """tpu_mlir pins an onnx that is too old for ours: neither environment sees the other's."""
-    code = "import onnx; print(onnx.__version__)"
+    code = "from importlib.metadata import version; print(version('onnx'))"
     theirs = toolchain.run(["python3", "-c", code], tmp_path).stdout.strip()
     ours = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert theirs == "1.14.1"
