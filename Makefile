@@ -46,7 +46,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .check, .info, .outputs, .detect, .reproduce, doctor, info, list and all print JSON, and nothing else on
+# JSON: 1 has .key, .check, .info, .outputs, .detect, .layers, .reproduce, doctor, info, list and all print JSON, and nothing else on
 # standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
@@ -350,6 +350,7 @@ $(BUILD)/%.contract.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.cvimodel $(BUILD)/$$m/$(CH
 	  $(call helper,check_contract) '$<' '{work}/$(notdir $(contract_made))' $(call contract_flags,$m) $(call feeding_flags,$m)
 
 include mk/detect.mk    # detect: one picture through networks and models, side by side
+include mk/layers.mk    # layers: what a precision does to each
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza

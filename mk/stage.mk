@@ -55,6 +55,7 @@ CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract
 	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
+CODE_measure_layers := $(CODE_run_network) scripts/toolchain/measure_layers.py
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing shapes)
 CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing shapes)
 CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing shapes)

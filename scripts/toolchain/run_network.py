@@ -21,13 +21,12 @@ from utils.mlir_parser import MlirParser
 from utils.preprocess import preprocess
 
 
-def parser() -> argparse.ArgumentParser:
-    """The flags of model_deploy that tell what the input looks like, and what to run on what."""
-    arguments = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+def parser(description: str) -> argparse.ArgumentParser:
+    """What to run, and the flags of model_deploy that tell what its input looks like."""
+    arguments = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add = arguments.add_argument
     add("--network", required=True, help="the float network, which says what is done to pictures")
     add("--model", required=True, help="what to run: .mlir, .cvimodel or .bmodel")
-    add("--picture", dest="pairs", nargs=2, action="append", required=True, metavar=("PNG", "NPZ"))
     add("--processor", default="")
     add("--fuse_preprocess", action="store_true")
     add("--customization_format", default="")
@@ -97,7 +96,11 @@ def outputs_of(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 def main() -> None:
     """Run a model on pictures."""
-    chosen, _ = parser().parse_known_args()
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--picture", dest="pairs", nargs=2, action="append", required=True, metavar=("PNG", "NPZ")
+    )
+    chosen, _ = arguments.parse_known_args()
     inputs = Inputs(chosen)
     for done, (picture, target) in enumerate(chosen.pairs, 1):
         if not Path(picture).exists():

@@ -368,4 +368,6 @@ STAGES = {
     "onnx": Stage(_last_line),
     # A network or a model, run on pictures.
     "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
+    # Two networks at once, with all tensors of both.
+    "layers": Stage(_last_line, _picture_progress, memory=lambda job: 2 * _deploy_memory(job)),
 }
