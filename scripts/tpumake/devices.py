@@ -88,7 +88,8 @@ def select(head: Head | None, profile: dict) -> Selection:
     if missing:
         notes = [f"The network has no tensor that is {missing[0]}, which {profile['title']} wants."]
         return Selection(_cut(head), False, None, tuple(notes))
-    chosen = _ordered(head, entry["outputs"], entry["order"])
+    order = entry.get("order_by_classes", {}).get(str(head.classes), entry["order"])
+    chosen = _ordered(head, entry["outputs"], order)
     return Selection(tuple(chosen), False, decoder, tuple(notes))
 
 
