@@ -37,12 +37,12 @@ library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wildcard devices/*.json scripts/tpumake/preflight/*.py \
 	scripts/tpumake/preflight/*.json scripts/tpumake/downgrade/*.py) \
-	$(call library,onnx_io detection_head devices static_shapes labels pictures samples shapes npz amounts)
+	$(call library,onnx_io detection_head devices profiles static_shapes labels pictures samples shapes npz amounts)
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples shapes npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite shapes)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,amounts bounded_run memory onnx_io detection_head devices \
-	static_shapes samples shapes npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
+	profiles static_shapes samples shapes npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
@@ -51,7 +51,7 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
 CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,amounts bounded_run memory detections labels network_input onnx_io pictures)
-CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders side_car labels model_info \
+CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders profiles side_car labels model_info \
 	cvimodel_reader bmodel_reader flat_tables keys)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py

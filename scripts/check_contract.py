@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from tpumake import side_car
+from tpumake import profiles, side_car
 from tpumake.cli import BadInput, CheckFailed, atomic_write, run
-from tpumake.contract import Contract, Naming, check, read_device, summary
+from tpumake.contract import Contract, Naming, check, summary
 from tpumake.labels import metadata_of, read_labels
 from tpumake.model_info import describe
 
@@ -46,7 +46,7 @@ def main(
     told = describe(model)
     if told["kind"] != "cvimodel":
         raise BadInput(f"{model}: a {told['kind']}; devices have profiles for cvimodels")
-    contract = check(told, read_device(device), Naming.of(variable, metadata, names))
+    contract = check(told, profiles.read(device), Naming.of(variable, metadata, names))
     _insist(contract, model.stem)
     feeding = side_car.Feeding(mean, scale, pixel_format)
     with atomic_write(target) as temporary:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tpumake import cli, contract
+from tpumake import cli, contract, profiles
 from tpumake.contract import Contract, Naming
 from tpumake.labels import metadata_of, read_labels
 from tpumake.model_info import describe, lines
@@ -59,7 +59,7 @@ def command(
 
 def _held(told: dict, name: str, naming: Naming) -> Contract | None:
     """The model's contract with a device; None where the device has no such chip."""
-    device = contract.read_device(name)
+    device = profiles.read(name)
     return contract.check(told, device, naming) if told["chip"] in device["chips"] else None
 
 

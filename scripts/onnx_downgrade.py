@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import onnx
 
-from tpumake import devices, onnx_io
+from tpumake import devices, onnx_io, profiles
 from tpumake.cli import BadInput, CheckFailed, run
 from tpumake.downgrade import BASE, Report, downgrade
 from tpumake.downgrade.model import LOWEST
@@ -65,7 +65,7 @@ def _insisting_on_a_model(function: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--device",
-    default=devices.DEFAULT,
+    default=profiles.DEFAULT,
     show_default=True,
     help="With `--outputs auto`, which device's wishes count: a name of devices/*.json.",
 )
@@ -101,7 +101,7 @@ def onnx_downgrade(
     network = onnx_io.load(source)
     if input_shapes:
         onnx_io.close_inputs(network, [list(one) for one in parse_inputs(input_shapes, "").shapes])
-    profile = devices.read(device)
+    profile = profiles.read(device)
     selection = devices.automatic(network.model, profile) if outputs == "auto" else None
     names = selection.names() if selection else _given(outputs)
     onnx_io.check_target(network, target)

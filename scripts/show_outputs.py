@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import onnx
 
-from tpumake import devices, onnx_io
+from tpumake import devices, onnx_io, profiles
 from tpumake.cli import BadInput, run
 from tpumake.detection_head import Head, NoHead, Tensor, find_head
 from tpumake.devices import Selection
@@ -24,7 +24,7 @@ TASKS = {"detect": "", "segment": " and masks", "pose": " and poses", "obb": ", 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("network", type=click.Path(path_type=Path))
-@click.option("--device", default=devices.DEFAULT, show_default=True, help="The stanza's DEVICE.")
+@click.option("--device", default=profiles.DEFAULT, show_default=True, help="The stanza's DEVICE.")
 @click.option("--outputs", default="auto", show_default=True, help="The stanza's OUTPUTS.")
 @click.option("--json", "as_json", is_flag=True, help="One document, schemas/outputs.schema.json.")
 def main(network: Path, device: str, outputs: str, as_json: bool) -> None:
@@ -34,7 +34,7 @@ def main(network: Path, device: str, outputs: str, as_json: bool) -> None:
     """
     network = network.expanduser()
     loaded = onnx_io.load(network)
-    wanted = {name: devices.read(name) for name in sorted({*devices.names(), device})}
+    wanted = {name: profiles.read(name) for name in sorted({*profiles.names(), device})}
     try:
         head = find_head(loaded.model)
     except NoHead as reason:

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from onnx import TensorProto, helper, numpy_helper
 
-from tpumake import devices
+from tpumake import devices, profiles
 from tpumake.detection_head import Head, NoHead, find_head
 from tpumake.static_shapes import static_shapes
 
@@ -26,7 +26,7 @@ def tiny() -> onnx.ModelProto:
 
 def wanted(head: Head, device: str) -> list[str] | None:
     """The names that a device wants."""
-    return devices.select(head, devices.read(device)).names()
+    return devices.select(head, profiles.read(device)).names()
 
 
 def told(head: Head) -> list[tuple]:
@@ -67,7 +67,7 @@ def test_every_family_and_task(name: str) -> None:
     assert head.kind == expected.kind
     assert head.classes == 4
     assert bool(head.chooses) == name.endswith("-e2e")
-    chosen = devices.select(head, devices.read("recamera"))
+    chosen = devices.select(head, profiles.read("recamera"))
     count = 0 if chosen.whole else len(chosen.outputs)
     assert (chosen.decoder, count) == (expected.decoder, expected.outputs)
     # The one thing where the exporter's names are looked at: are they what they are called?
@@ -88,11 +88,11 @@ def test_every_committed_export_is_expected() -> None:
 def test_a_head_that_chooses_its_boxes_is_cut_for_every_device() -> None:
     head = find_head(heads.load("yolo26-pose-e2e"))
     assert head.chooses == ("TopK",)
-    for device in devices.names():
+    for device in profiles.names():
         names = wanted(head, device)
         assert len(names) == 9, device
         assert all("one2one" in name for name in names)
-    notes = devices.select(head, devices.read("recamera")).notes
+    notes = devices.select(head, profiles.read("recamera")).notes
     assert any("end2end=False" in note for note in notes)
 
 
@@ -112,7 +112,7 @@ ROLES = {
 
 @pytest.mark.parametrize(("name", "device"), ROLES)
 def test_what_each_device_wants(name: str, device: str) -> None:
-    chosen = devices.select(find_head(heads.load(name)), devices.read(device))
+    chosen = devices.select(find_head(heads.load(name)), profiles.read(device))
     assert [role for role, _ in chosen.outputs] == ROLES[name, device]
 
 

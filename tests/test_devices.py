@@ -12,7 +12,7 @@ import onnx
 import pytest
 from conftest import ROOT, Checkout, copy_project, helper, makefile_text
 
-from tpumake import devices
+from tpumake import devices, profiles
 from tpumake.detection_head import find_head
 
 SCHEMAS = {
@@ -22,9 +22,9 @@ SCHEMAS = {
 MAKEFILE = makefile_text()
 
 
-@pytest.mark.parametrize("name", devices.names())
+@pytest.mark.parametrize("name", profiles.names())
 def test_profiles_are_what_their_schema_says(name: str) -> None:
-    profile = devices.read(name)
+    profile = profiles.read(name)
     jsonschema.Draft202012Validator(SCHEMAS["device"]).validate(profile)
     assert profile["name"] == name
     # Whoever reads a note must be able to act on it without the file.
@@ -33,12 +33,12 @@ def test_profiles_are_what_their_schema_says(name: str) -> None:
 
 
 def test_the_stanza_may_name_each() -> None:
-    assert sorted(SCHEMAS["stanza"]["properties"]["DEVICE"]["enum"]) == devices.names()
+    assert sorted(SCHEMAS["stanza"]["properties"]["DEVICE"]["enum"]) == profiles.names()
 
 
 def test_the_makefile_has_what_profiles_say_of_the_input() -> None:
     """Make reads no JSON, so it says some of it again."""
-    inputs = {name: devices.read(name)["input"] for name in devices.names()}
+    inputs = {name: profiles.read(name)["input"] for name in profiles.names()}
     listed = dict(re.findall(r"^(UNFUSED|PLANAR) +:= (.*)$", MAKEFILE, re.M))
     given = {name: each for name, each in inputs.items() if each}
     assert listed["UNFUSED"].split() == [n for n, i in given.items() if not i["fuse_preprocess"]]
@@ -53,8 +53,8 @@ def test_an_unknown_device(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    hint = "did you mean recamera?" if name == "recamer" else "known are: maixcam, milkv, none"
-    assert f'there is no device "{name}"; {hint}' in done.stderr
+    hint = "did you mean recamera?" if name == "recamer" else "there are: maixcam, milkv, none"
+    assert f"DEVICE={name}: there is no such device; {hint}" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -66,7 +66,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 def test_the_network_is_cut_as_the_device_wants(tmp_path: Path) -> None:
     whole = onnx.load(ROOT / "models/tiny.onnx")
-    for device in devices.names():
+    for device in profiles.names():
         target = tmp_path / f"{device}.onnx"
         done = helper(
             "onnx_downgrade", ROOT / "models/tiny.onnx", target, "--outputs", "auto",
@@ -74,7 +74,7 @@ def test_the_network_is_cut_as_the_device_wants(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         names = [value.name for value in onnx.load(target).graph.output]
-        chosen = devices.select(find_head(whole), devices.read(device)).names()
+        chosen = devices.select(find_head(whole), profiles.read(device)).names()
         assert names == (chosen or ["output0"]), device
 
 
@@ -132,7 +132,7 @@ def test_outputs_as_json(name: str, tmp_path: Path) -> None:
     assert (chosen["decoder"], len(chosen["outputs"])) == (expected.decoder, expected.outputs)
     assert document["built"] == [each["name"] for each in chosen["outputs"]]
     assert shown(name, tmp_path, "--outputs", "a, b")["built"] == ["a", "b"]
-    assert set(document["devices"]) == set(devices.names())
+    assert set(document["devices"]) == set(profiles.names())
     assert [level["stride"] for level in document["levels"]] == [8, 16, 32]
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from conftest import Checkout, copy_project
 
-from tpumake import devices
+from tpumake import devices, profiles
 from tpumake.detection_head import NoHead, find_head
 from tpumake.model_info import describe
 
@@ -84,7 +84,7 @@ def test_it_compiles_with_the_outputs_in_order(project: Checkout, name: str, dev
         assert not heads.EXPECTED[name].kind
         assert len(program["outputs"]) == 1
         return
-    chosen = devices.select(head, devices.read(device))
+    chosen = devices.select(head, profiles.read(device))
     assert [each["shape"] for each in program["outputs"]] == [
         filled(tensor.shape) for _, tensor in chosen.outputs
     ]

@@ -149,13 +149,13 @@ def targets() -> dict[str, Target]:
                            ("x.cvimodel",)),
         "bmodel": Target("model_info", ("x.bmodel", "--json"), {"x.bmodel": bmodel()},
                          ("x.bmodel",)),
-        "tflite": Target("check_tflite", ("x.tflite", "out", *shape),
+        "tflite": Target("check_tflite", ("x.tflite", *shape),
                          {"x.tflite": (models / "mobile_int8.tflite").read_bytes()}, ("x.tflite",)),
-        "prototxt": Target("check_caffe", ("x.prototxt", "x.caffemodel", "out", *shape),
+        "prototxt": Target("check_caffe", ("x.prototxt", "x.caffemodel", *shape),
                            {"x.prototxt": (models / "mobile.prototxt").read_bytes(),
                             "x.caffemodel": (models / "mobile.caffemodel").read_bytes()},
                            ("x.prototxt", "x.caffemodel")),
-        "stanza": Target("preflight", ("stanza.json", "out", "--variant", "int8", "--sample",
+        "stanza": Target("preflight", ("stanza.json", "--variant", "int8", "--sample",
                          "set/a.jpg"),
                          {"stanza.json": json.dumps(DOCUMENT, indent=0).encode(), "net.onnx": net,
                           "in.jpg": picture, "set/a.jpg": picture, "labels.txt": b"disc\nbox\n"},
@@ -578,7 +578,7 @@ def test_make_obeys_no_names(checkout: Checkout, name: str) -> None:
     given = f"tiny_DATASET={name.replace('$', '$$')}"
     told = checkout.make("-n", "build/tiny/tiny_calib_table", given).stdout
     # The set's name is made of the folder's.
-    [made] = re.findall(r" dataset --log 'build/datasets/logs/(.*?)\.log'", told)
+    [made] = re.findall(r" --log 'build/datasets/logs/(.*?)\.log'", told)
     place = f"build/datasets/{made}"
     checkout.make(f"{place}/manifest.json", given)
     manifest = json.loads((checkout.path / place / "manifest.json").read_text())

@@ -7,20 +7,16 @@ model or show nonsense; what may be meant so is a warning.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from tpumake import decoders
 from tpumake.decoders import Decoder
-from tpumake.errors import BadInput
 from tpumake.labels import names_in
 
-__all__ = ["Contract", "Finding", "Naming", "check", "document", "lines", "read_device", "summary"]
+__all__ = ["Contract", "Finding", "Naming", "check", "document", "lines", "summary"]
 
-DEVICES = Path(__file__).resolve().parents[2] / "devices"
 _MB = 1 << 20
 # What a camera's picture buffers took of the same pool, in the log of a Milk-V; reCamera's have not
 # been published.
@@ -88,28 +84,11 @@ class Contract:
         return [each for each in self.findings if each.severity == "error"]
 
 
-def read_device(name: str) -> dict:
-    """A device's profile, as schemas/device.schema.json has it.
-
-    :raises BadInput: there is none of that name, or it can't be read
-    """
-    path = DEVICES / f"{name}.json"
-    try:
-        profile = json.loads(path.read_text(encoding="utf-8"))
-        profile["chips"], profile["memory"], profile["heads"]
-        return profile
-    except FileNotFoundError:
-        there = ", ".join(sorted(each.stem for each in DEVICES.glob("*.json")))
-        raise BadInput(f"DEVICE={name}: there is no such device; there are: {there}") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise BadInput(f"devices/{name}.json: can't be read ({error})") from None
-
-
 def check(told: dict, device: dict, naming: Naming) -> Contract:
     """Hold a model against a device's profile.
 
     :param told: the model, as ``model_info.describe`` tells it
-    :param device: the profile, as ``read_device`` gives it
+    :param device: the profile, as ``profiles.read`` gives it
     """
     program = told["programs"][0] if told["programs"] else {"inputs": [], "outputs": []}
     outputs = program["outputs"]

@@ -1,24 +1,14 @@
-"""Device profiles: what is made a network's outputs, and in which order.
-
-A profile is data, ``devices/<name>.json``, in the form of schemas/device.schema.json.
-"""
+"""What is made a network's outputs, and in which order, as a device's profile wants it."""
 
 from __future__ import annotations
 
-import difflib
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 
 from tpumake.detection_head import Head, NoHead, Tensor, find_head
-from tpumake.errors import BadInput
 
-__all__ = ["DEFAULT", "FOLDER", "Selection", "automatic", "names", "read", "select"]
-
-FOLDER = Path(__file__).resolve().parents[2] / "devices"
-DEFAULT = "recamera"
+__all__ = ["Selection", "automatic", "select"]
 
 
 @dataclass(frozen=True)
@@ -43,23 +33,6 @@ class Selection:
         if self.whole and len(self.outputs) < 2:
             return None
         return [tensor.name for _, tensor in self.outputs]
-
-
-def names() -> list[str]:
-    """The devices that there are profiles of."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
-
-
-def read(name: str) -> dict:
-    """A device's profile.
-
-    :raises BadInput: there is none of that name
-    """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(names())}"
-        raise BadInput(f'there is no device "{name}"; {hint}')
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def automatic(model: onnx.ModelProto, profile: dict) -> Selection:

@@ -37,6 +37,7 @@ __all__ = [
     "inferred",
     "initializer_names",
     "load",
+    "metadata",
     "opset_of",
     "outer_names",
     "save",
@@ -270,6 +271,11 @@ def initializer_names(graph: GraphProto) -> set[str]:
     """Names of the graph's own weights, dense and sparse."""
     names = {tensor.name for tensor in graph.initializer}
     return names | {sparse.values.name for sparse in graph.sparse_initializer}
+
+
+def metadata(model: ModelProto) -> dict[str, str]:
+    """What the exporter wrote about the network."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def fed_inputs(graph: GraphProto) -> list[ValueInfoProto]:

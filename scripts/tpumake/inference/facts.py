@@ -169,7 +169,7 @@ def _onnx(source: Source) -> Facts:
     return Facts(
         source,
         inputs,
-        {one.key: one.value for one in network.model.metadata_props},
+        onnx_io.metadata(network.model),
         entry=entry_of(network, inputs[0].name) if len(inputs) == 1 else None,
         classifies=ranks == [2],
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tpumake.preflight.exported import check_classes, check_colours, check_resolution, metadata
+from tpumake.onnx_io import metadata
+from tpumake.preflight.exported import check_classes, check_colours, check_resolution
 from tpumake.preflight.finding import ERROR, Finding, in_order, kept, unknown
 from tpumake.preflight.graph import graph_of
 from tpumake.preflight.network import check_file, check_inputs, read

@@ -8,13 +8,13 @@ import onnx
 
 from tpumake.errors import BadInput
 from tpumake.labels import names_in, read_labels
-from tpumake.onnx_io import fed_inputs
+from tpumake.onnx_io import fed_inputs, metadata
 from tpumake.preflight.finding import ERROR, WARNING, Finding
 from tpumake.preflight.graph import Graph
 from tpumake.preflight.network import sides
 from tpumake.preflight.plan import Plan, numbers, shapes
 
-__all__ = ["check_classes", "check_colours", "check_resolution", "metadata"]
+__all__ = ["check_classes", "check_colours", "check_resolution"]
 
 # Ultralytics feeds its networks with RGB from 0 to 1.
 _ULTRALYTICS = {"pixel-format": "rgb", "mean": 0.0, "scale": 1 / 255}
@@ -22,11 +22,6 @@ _ULTRALYTICS = {"pixel-format": "rgb", "mean": 0.0, "scale": 1 / 255}
 _NEAR = 0.02
 # Who scales with as much or more meant to divide by it.
 _DIVISOR = 16
-
-
-def metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """What the exporter wrote about the network."""
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def trained_size(told: dict[str, str]) -> tuple[int, ...]:

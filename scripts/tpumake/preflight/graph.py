@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from tpumake import devices, onnx_io
+from tpumake import devices, onnx_io, profiles
 from tpumake.downgrade import BASE, downgrade, write_defaults
 from tpumake.errors import BadInput
 from tpumake.onnx_io import Network
@@ -72,7 +72,7 @@ def _cut(plan: Plan, network: Network) -> bool:
         return False
     names = [name.strip() for name in said.split(",") if name.strip()]
     if said == "auto":
-        names = devices.automatic(network.model, devices.read(plan.device)).names() or []
+        names = devices.automatic(network.model, profiles.read(plan.device)).names() or []
     if names:
         onnx_io.select_outputs(network, names)
     return bool(names)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from onnx import GraphProto
 
-from tpumake import devices
+from tpumake import profiles
 from tpumake.preflight.finding import ERROR, WARNING, Finding
 from tpumake.preflight.graph import Graph
 from tpumake.preflight.operators import working_nodes
@@ -96,7 +96,7 @@ def _waiting(graph: Graph) -> int:
 
 def ion_pool(device: str, chip: str) -> int:
     """The ION memory of a device that has this chip, in bytes; 0 if nobody knows."""
-    profile = devices.read(device)
+    profile = profiles.read(device)
     if chip not in profile["chips"]:
         return 0
     return int((profile["memory"]["ion_pool_mb"] or 0) * MEGA)
