@@ -228,7 +228,9 @@ files_of_sample = $(if $(filter-out 1,$(inputs)),$(if $(filter .npz,$(tensors)),
 inputs  = $(or $(words $(subst ]$(comma),] ,$(subst $(space),,$(call get,$1,INPUT_SHAPES)))),1)
 NUMBERS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
 transform_made = $(addprefix $(BUILD)/$m/$m,.mlir _top_f32_all_weight.npz $(call validating,_in_f32.npz))
-$(BUILD)/%.mlir $(BUILD)/%_top_f32_all_weight.npz $(BUILD)/%_in_f32.npz: $(BUILD)/$$m/logs/transform.key ;+
+$(BUILD)/%.mlir: $(BUILD)/$$m/logs/transform.key ;+
+$(BUILD)/%_top_f32_all_weight.npz: $(BUILD)/$$m/logs/transform.key ;+
+$(BUILD)/%_in_f32.npz: $(BUILD)/$$m/logs/transform.key ;+
 $(BUILD)/%/logs/transform.key: $$(call as_prerequisite,$$(call definition_files,$$m)) \
 		$(BUILD)/$$m/transform.parameters $$(call test_prerequisite,$$m) $(BUILD)/.code/model_transform.text $$(call extra_code,$$(call reader,$$m)) \
 		$$(call lost,transform) | $(BUILD)/$$m/logs/stanza.key $$(addprefix $(BUILD)/$$m/logs/,$$(addsuffix .key,$$(call check_of,$$m)))
@@ -261,7 +263,8 @@ QTABLE_OPTIONS := EXPECTED_COS MIN_LAYER_COS FP_TYPE GLOBAL_COMPARE_LAYERS
 qtable_flags = $(sample_flags) --processor $(CHIP) --input_num $(call get,$1,QTABLE_INPUT_NUM) $(call options,$1,$(QTABLE_OPTIONS))
 qtable_parameters = $(qtable_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(CODE_run_qtable)
 qtable_made = $(addprefix $(BUILD)/$m/$(CHIP)/$m_,qtable loss_table.txt)
-$(BUILD)/%_qtable $(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$(CHIP)/logs/qtable.key ;+
+$(BUILD)/%_qtable: $(BUILD)/$$m/$(CHIP)/logs/qtable.key ;+
+$(BUILD)/%_loss_table.txt: $(BUILD)/$$m/$(CHIP)/logs/qtable.key ;+
 $(BUILD)/%/$(CHIP)/logs/qtable.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$$m_calib_table $(BUILD)/$$m/$(CHIP)/qtable.parameters $$(call calibration_set,$$m) \
 		$(BUILD)/.code/run_qtable.text $$(call lost,qtable)

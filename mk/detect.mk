@@ -52,7 +52,8 @@ $(BUILD)/%.emulated.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$(CHIP)/$$m_$$v.$(MO
 # lower: the chip's operations and precision, which model_deploy makes first and throws away. Of its
 # flags, lowering and the input know which are theirs.
 lower_made = $(addprefix $(BUILD)/$m/$(CHIP)/$m_$v_lowered,.mlir _weight.npz)
-$(BUILD)/%_lowered.mlir $(BUILD)/%_lowered_weight.npz: $(BUILD)/$$m/$(CHIP)/logs/$$v.lower.key ;+
+$(BUILD)/%_lowered.mlir: $(BUILD)/$$m/$(CHIP)/logs/$$v.lower.key ;+
+$(BUILD)/%_lowered_weight.npz: $(BUILD)/$$m/$(CHIP)/logs/$$v.lower.key ;+
 $(BUILD)/%.lower.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz \
 		$(BUILD)/$$m/$(CHIP)/$$v.parameters $$(call calibrated,$$m,$$v) $(BUILD)/.code/lower_network.text $$(call lost,lower)
 	$(call stage,lower,$v lower) --in '$<' --in '$(word 2,$^)' $(call tables,$m,$v) \
