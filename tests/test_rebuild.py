@@ -65,6 +65,19 @@ def test_every_input_touched(validated: Checkout) -> None:
     assert "up to date" in validated.make("tiny", *QUICK, "WHY=1").stdout
 
 
+def test_a_touched_input_costs_a_look_by_its_own_stage(validated: Checkout) -> None:
+    """What follows hangs on results, which keep their time while they stay the same bytes."""
+    for path in (validated.path / "models").iterdir():
+        path.touch()
+    # So is code: a copy of it is compared, and no stage is started.
+    for path in (validated.path / "scripts").rglob("*.py"):
+        path.touch()
+    said = validated.make("tiny", *QUICK, "WHY=1").stdout
+    looked = re.findall(r"^\S+ +(\S+) +does not run: nothing changed$", said, re.M)
+    assert looked == ["check", "downgrade"]
+    assert "run_stage" not in validated.make("-n", "tiny", *QUICK).stdout
+
+
 def test_a_fresh_checkout_with_new_times(validated: Checkout, tmp_path: Path) -> None:
     fresh = copy_project(tmp_path / "fresh")
     for name in ("datasets", "build"):
