@@ -24,12 +24,14 @@ from tpumake.errors import BadInput
 
 __all__ = [
     "CONFIDENCE",
+    "MOST",
     "OVERLAP",
     "Agreement",
     "Candidates",
     "Detections",
     "Head",
     "agreement",
+    "matches",
     "overlaps",
     "recognise",
     "suppress",
@@ -360,10 +362,11 @@ class Agreement(NamedTuple):
     score: float | None
 
 
-def agreement(reference: Detections, other: Detections, least: float = SAME) -> Agreement:
+def matches(reference: Detections, other: Detections, least: float = SAME) -> np.ndarray:
     """Match detections of one picture: same class, most overlap first, each once.
 
     :param least: overlap from which two boxes are the same object
+    :returns: int64 [N,2], the places of the same objects in both
     """
     shared = overlaps(reference.boxes, other.boxes)
     shared[reference.classes[:, None] != other.classes[None]] = 0
@@ -372,7 +375,12 @@ def agreement(reference: Detections, other: Detections, least: float = SAME) -> 
         one, two = divmod(int(shared.argmax()), shared.shape[1])
         pairs.append((one, two))
         shared[one], shared[:, two] = 0, 0
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def agreement(reference: Detections, other: Detections, least: float = SAME) -> Agreement:
+    """Tell how detections of one picture are alike, matched as ``matches`` does."""
+    both = matches(reference, other, least)
     shared = overlaps(reference.boxes, other.boxes)[both[:, 0], both[:, 1]]
     scores = np.abs(reference.scores[both[:, 0]] - other.scores[both[:, 1]])
     return Agreement(

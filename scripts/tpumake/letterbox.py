@@ -28,7 +28,8 @@ class Fit(NamedTuple):
     """Where a picture of ``width`` by ``height`` pixels lies in an input of another size.
 
     It is scaled to ``new_width`` by ``new_height`` and lies ``left``, ``top`` pixels from the
-    corner of an input of ``input_width`` by ``input_height``.
+    corner of an input of ``input_width`` by ``input_height``; these may be negative, and what
+    stands over is cut off.
     """
 
     width: int
@@ -40,20 +41,23 @@ class Fit(NamedTuple):
     left: int
     top: int
 
-    def back(self, boxes: np.ndarray) -> np.ndarray:
-        """Lead boxes from the input into the picture, and cut off what lies outside.
+    def back(self, boxes: np.ndarray, cut: bool = True) -> np.ndarray:
+        """Lead boxes from the input into the picture.
 
         :param boxes: float [N,4], left, top, right, bottom in pixels of the input
+        :param cut: cut off what lies outside of the picture
         :returns: float32 [N,4], the same in pixels of the picture
         """
         corners = boxes.reshape(-1, 2, 2) - (self.left, self.top)
         corners = corners / (self.new_width / self.width, self.new_height / self.height)
-        return corners.clip(0, (self.width, self.height)).reshape(-1, 4).astype(np.float32)
+        if cut:
+            corners = corners.clip(0, (self.width, self.height))
+        return corners.reshape(-1, 4).astype(np.float32)
 
 
 def fit(
     size: tuple[int, int], wanted: tuple[int, int], *, keep_aspect_ratio: bool = True,
-    centred: bool = True,
+    centred: bool = True, covering: bool = False,
 ) -> Fit:  # fmt: skip
     """Find where a picture goes.
 
@@ -61,14 +65,15 @@ def fit(
     :param wanted: the input's width and height
     :param keep_aspect_ratio: scale both sides alike, otherwise to the whole input
     :param centred: put it into the middle, otherwise into the upper left corner
+    :param covering: fill the whole input and let stand over what does, as evenly as can be
     """
     if not keep_aspect_ratio:
         return Fit(*size, *wanted, *wanted, 0, 0)
-    scale = min(wanted[0] / size[0], wanted[1] / size[1])
+    scale = (max if covering else min)(wanted[0] / size[0], wanted[1] / size[1])
     new = [max(round(side * scale), 1) for side in size]
     # Half of an odd rest: the smaller part comes first.
     left, top = (
-        round((outer - inner) / 2 - 0.1) if centred else 0
+        round((outer - inner) / 2 - 0.1) if centred or covering else 0
         for outer, inner in zip(wanted, new, strict=True)
     )
     return Fit(*size, *wanted, *new, left, top)
@@ -77,11 +82,22 @@ def fit(
 def fit_input(picture: np.ndarray, wanted: NetworkInput) -> Fit:
     """Find where a picture, uint8 [height,width,3], goes in a network's input."""
     height, width = picture.shape[:2]
-    return fit(
+    resized = wanted.resized or wanted.size
+    found = fit(
         (width, height),
-        wanted.size,
+        resized,
         keep_aspect_ratio=wanted.keep_aspect_ratio,
         centred=wanted.centred,
+        covering=wanted.covering,
+    )
+    if resized == wanted.size:
+        return found
+    middle = [(inner - outer) // 2 for inner, outer in zip(wanted.size, resized, strict=True)]
+    return found._replace(
+        input_width=wanted.width,
+        input_height=wanted.height,
+        left=found.left + middle[0],
+        top=found.top + middle[1],
     )
 
 
@@ -97,9 +113,10 @@ def letterbox(picture: np.ndarray, fitted: Fit, ground: int = GREY) -> np.ndarra
         (fitted.input_height, fitted.input_width, picture.shape[2]), ground, dtype=np.uint8
     )
     inside = resize(picture, (fitted.new_width, fitted.new_height))
-    made[
-        fitted.top : fitted.top + fitted.new_height, fitted.left : fitted.left + fitted.new_width
-    ] = inside
+    inside = inside[max(-fitted.top, 0) :, max(-fitted.left, 0) :]
+    there = made[max(fitted.top, 0) :, max(fitted.left, 0) :]
+    height, width = (min(pair) for pair in zip(there.shape[:2], inside.shape[:2], strict=True))
+    there[:height, :width] = inside[:height, :width]
     return made
 
 

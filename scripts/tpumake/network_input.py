@@ -30,7 +30,9 @@ class NetworkInput:
     """The one input of a network on pictures.
 
     A pixel x of a channel becomes (x - mean) · scale, in ``pixel_format``'s order of channels, and
-    channels come first.
+    channels come first. ``covering``: a picture that keeps its form fills the input, and what
+    stands over is cut off. ``resized``: width and height that it is resized to before the
+    middle of the input's size is cut out, if those are others.
     """
 
     width: int
@@ -40,6 +42,8 @@ class NetworkInput:
     pixel_format: str
     keep_aspect_ratio: bool
     centred: bool
+    covering: bool = False
+    resized: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,6 +95,8 @@ def read_network_input(path: Path) -> NetworkInput:
             pixel_format=_text(attributes, "pixel_format"),
             keep_aspect_ratio=attributes["keep_aspect_ratio"] == "true",
             centred=_text(attributes, "pad_type") == "center",
+            covering='"short_side_scale"' in attributes.get("keep_ratio_mode", ""),
+            resized=_resized(attributes, (shape[3], shape[2])),
         )
     except (KeyError, ValueError) as error:
         raise BadInput(f"{path}: its input can't be read ({error})") from None
@@ -105,3 +111,11 @@ def _numbers(attributes: dict[str, str], name: str) -> tuple[float, ...]:
     if len(numbers) != 3:
         raise ValueError(f"{name} has {len(numbers)} numbers")
     return numbers
+
+
+def _resized(attributes: dict[str, str], size: tuple[int, int]) -> tuple[int, int] | None:
+    words = attributes.get("resize_dims", "").strip("[] ").split(",")
+    if len(words) != 2:
+        return None
+    height, width = map(int, words)
+    return (width, height) if (width, height) != size and min(width, height) > 0 else None
