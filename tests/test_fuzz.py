@@ -69,6 +69,16 @@ PICTURES = {"moving.gif", "plain.jpg", "turned.png", "palette.bmp", "lossy.webp"
             "grey16.png", "plain.ppm", "progressive.jpg", "palette.png"}  # fmt: skip
 
 
+COCO = {"images": [{"id": 1, "file_name": "plain.jpg"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 2, "name": "disc"}]}  # fmt: skip
+EVAL_SET = json.dumps({
+    "source": "set", "layout": "yolo", "seed": 0, "of": 1, "plain": 0, "known": 0, "classes": [],
+    "pictures": [{"name": "a.jpg", "sha256": "", "width": 64, "height": 64, "number": None,
+                  "objects": [[0, [0, 0, 9, 9], False]]}],
+})  # fmt: skip
+
+
 class Target(NamedTuple):
     """A helper, what it is told, and the files that it reads; ``victims`` are those to damage."""
 
@@ -83,6 +93,15 @@ def archive(**arrays: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def evaluated() -> bytes:
+    """What was found in a picture: two boxes."""
+    return archive(
+        kind=np.array([0, 2]), counts=np.array([2]), seconds=np.array([0.5]),
+        boxes=np.array([[0, 0, 9, 9], [9, 9, 20, 20]], np.float32),
+        scores=np.array([0.9, 0.3], np.float32), classes=np.array([0, 1]),
+    )  # fmt: skip
 
 
 def network() -> bytes:
@@ -176,6 +195,15 @@ def targets() -> dict[str, Target]:
                          "raw.npz", "--labels", "labels.txt"),
                          {"in.jpg": picture, "net.mlir": mlir, "raw.npz": arrays,
                           "labels.txt": b"disc\nbox\n"}, ("labels.txt",)),
+        "yolo": Target("prepare_evaluation", ("set", "out"),
+                       {"set/a.jpg": picture, "set/a.txt": b"0 0.5 0.5 0.2 0.2\n"},
+                       ("set/a.txt",)),
+        "coco": Target("prepare_evaluation", ("set", "out"),
+                       {"set/plain.jpg": picture, "set/a.json": json.dumps(COCO).encode()},
+                       ("set/a.json",)),
+        "found": Target("evaluate", ("x_int8", "set.json", "--chip", "cv181x", "--run", "onnx", "-",
+                        "a.npz", "--run", "model", "int8", "a.npz", "--write", "int8", "x", "out"),
+                        {"set.json": EVAL_SET.encode(), "a.npz": evaluated()}, ("a.npz",)),
         "records": Target("show_key", ("a.key.json",),
                           {"a.key.json": json.dumps({"digest": "x"} | RECORD, indent=1).encode()},
                           ("a.key.json",)),

@@ -12,6 +12,7 @@ quantised in the model is given in the numbers that it stands for.
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,9 +106,11 @@ def main() -> None:
     for done, (picture, target) in enumerate(chosen.pairs, 1):
         if not Path(picture).exists():
             raise RuntimeError(f"Error: there is no picture {picture}")
+        started = time.monotonic()
         outputs = outputs_of(chosen.model, inputs.of(picture))
+        seconds = time.monotonic() - started
         np.savez(target, **outputs)
-        print(f"PROGRESS {done} {len(chosen.pairs)}", flush=True)
+        print(f"PROGRESS {done} {len(chosen.pairs)} {seconds:.3f}", flush=True)
     print(f"{len(outputs)} output{'s' if len(outputs) > 1 else ''}")
 
 

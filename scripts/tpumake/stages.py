@@ -7,6 +7,7 @@ counts as done is said here, per stage.
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -165,6 +166,12 @@ def _downgrade_memory(job: Job) -> int:
 
 def _deploy_memory(job: Job) -> int:
     return 2 * 10**8 + 5 * _activations(next(iter(job.inputs.values()))) // 2
+
+
+def _evaluate_memory(job: Job) -> int:
+    # A process a core, of which each runs the network; onnxruntime is one.
+    processes = 1 if "--onnx" in job.command else len(os.sched_getaffinity(0))
+    return processes * (2 * 10**8 + 5 * _activations(job.inputs[f"{job.model}.mlir"]) // 2)
 
 
 def _reference_outputs(folder: Path, command: list[str]) -> list[list[str]]:
@@ -366,6 +373,13 @@ STAGES = {
     "lower": Stage(_operations),
     "picture": Stage(_last_line),
     "onnx": Stage(_last_line),
+    "evalset": Stage(_last_line),
+    "evaluate": Stage(_last_line, _picture_progress, memory=_evaluate_memory),
+    "accuracy": Stage(
+        _last_line,
+        advice="the model is put aside, under the same name with .refused behind it; try mix or "
+        "bf16, or calibrate with more pictures like those that the camera will see",
+    ),
     # A network or a model, run on pictures.
     "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
     # Two networks at once, with all tensors of both.

@@ -26,7 +26,7 @@ _READ = ("mk", "scripts", "schemas", "devices", "requirements")
 # The copy's own name: a build must not mind spaces and letters beyond ASCII.
 _COPY = "a copy, größer"
 # Notes on how a build went, in which paths and times belong.
-_NOTES = ("*.parameters", "*.lock", "all.json")
+_NOTES = ("*.parameters", "*.lock", "all.json", "*eval_*.npz", "*.eval.json", "*.accuracy.json")
 # The second build's clock is so far ahead.
 _AHEAD = 1234 * 24 * 3600
 _MOST_JOBS = 8
@@ -123,7 +123,7 @@ def results(build: Path) -> Iterator[Path]:
     """The files of a build folder that are results, relative to it, in order; logs are none."""
     for path in sorted(build.rglob("*")):
         name = path.relative_to(build)
-        noted = "logs" in name.parts or name.parts[0].startswith(".")
+        noted = {"logs", "evaluated"} & {*name.parts} or name.parts[0].startswith(".")
         if path.is_file() and not noted and not any(name.match(each) for each in _NOTES):
             yield name
 
