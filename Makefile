@@ -46,7 +46,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .check, .info, .outputs, .detect, .layers, .reproduce, doctor, info, list and all print JSON, and nothing else on
+# JSON: 1 has .key, .check, .info, .outputs, .detect, .layers, .eval, .reproduce, doctor, info, list and all print JSON, and nothing else on
 # standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.
@@ -118,7 +118,7 @@ include mk/check.mk     # what is known beforehand
 named_by = $(if $(filter $@,$(image)),IMAGE)$(strip $(foreach each,$(MODELS),$(foreach name,$(FILES),$(if \
 	$(filter $@,$(call file_of,$(each),$(name))),$(each)_$(name)))))
 # The variables that name one file or folder of the user's, and what one names.
-FILES   = $(SOURCES) CAFFEMODEL TEST_INPUT QTABLE LABELS
+FILES   = $(SOURCES) CAFFEMODEL TEST_INPUT QTABLE LABELS EVAL_DATASET
 file_of = $(filter-out none,$(call path,$1,$2))
 
 # ---------------------------------------------------------------------------------------------
@@ -354,6 +354,7 @@ $(BUILD)/%.contract.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.cvimodel $(BUILD)/$$m/$(CH
 
 include mk/detect.mk    # detect: one picture through networks and models, side by side
 include mk/layers.mk    # layers: what a precision does to each
+include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -381,7 +382,7 @@ endef
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
 REPRODUCING ?=
 define variant
-$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) $$$$(call side_car,$1,$2)
+$1_$2: possible-$1_$2 $(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL) $$$$(call side_car,$1,$2) $$$$(call gated,$1,$2)
 	@:$$(if $$(built_$1_$2)$(JSON),,$$(info $1_$2 is up to date.))$$(call event,{"done": "$1_$2"})
 	$$(if $$(built_$1_$2),$(if $(REPRODUCING)$(JSON),,@printf '%s\n' '→ $$(word 2,$$^)' $$(if $$(call bound,$1),$$(call ONTO_$$(call device,$1),$$(word 2,$$^),$$(word 3,$$^)))))
 .PHONY: $1_$2.key $1_$2.info
@@ -393,7 +394,7 @@ endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
 # and does so in its recipe: prerequisites of all models are looked into whenever Make starts.
-why_not    = $(call impossible,$(model_of),$(variant_of))
+why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of)))
 # The model of a target, which is a model or one of its variants; the variant of the latter.
 model_of   = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
 variant_of = $(patsubst $(model_of)_%,%,$1)

@@ -9,6 +9,7 @@ yolo11n_SCALE         = 0.0039216,0.0039216,0.0039216
 yolo11n_PIXEL_FORMAT  = rgb
 yolo11n_OUTPUTS       = auto
 yolo11n_DATASET       = datasets/shapes
+yolo11n_EVAL_DATASET  = datasets/shapes_val
 yolo11n_VARIANTS      = int8 mix bf16
 $(eval $(call model,yolo11n))
 
@@ -29,6 +30,7 @@ tiny_INPUT_SHAPES     = [[1,3,64,64]]
 tiny_SCALE            = 0.0039216,0.0039216,0.0039216
 tiny_PIXEL_FORMAT     = rgb
 tiny_DATASET          = datasets/shapes
+tiny_EVAL_DATASET     = datasets/shapes_val
 tiny_INPUT_NUM        = 16
 tiny_VARIANTS         = int8 bf16
 $(eval $(call model,tiny))

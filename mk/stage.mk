@@ -50,9 +50,16 @@ CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/np
 	$(call library,npz npz_compare similarity)
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
-CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,amounts bounded_run memory detections labels network_input onnx_io pictures)
+CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,amounts bounded_run memory detections float_onnx labels network_input onnx_io pictures)
 CODE_check_contract := $(LOCK) scripts/check_contract.py $(call library,contract decoders profiles side_car labels model_info \
 	cvimodel_reader bmodel_reader flat_tables keys)
+CODE_prepare_evaluation := $(LOCK) scripts/prepare_evaluation.py scripts/tpumake/evaluation/pictures.py \
+	scripts/tpumake/evaluation/truth.py $(call library,labels pictures)
+CODE_run_evaluation := $(LOCK) requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/run_evaluation.py scripts/toolchain/run_network.py \
+	$(addprefix scripts/tpumake/evaluation/,found.py pictures.py running.py truth.py) \
+	$(call library,amounts bounded_run detections float_onnx letterbox memory network_input npz onnx_io pictures raw_outputs)
+CODE_evaluate := $(LOCK) scripts/evaluate.py $(addprefix scripts/tpumake/evaluation/,document.py found.py layers.py likeness.py \
+	measures.py pictures.py table.py truth.py) $(call library,detections labels letterbox network_input npz pictures raw_outputs)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_measure_layers := $(CODE_run_network) scripts/toolchain/measure_layers.py

@@ -1,6 +1,6 @@
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
 # docs/variables.md tells what each means, and which flags have no variable and why.
-STANZA_PARTS := network input dataset calibrate qtable deploy compare
+STANZA_PARTS := network input dataset calibrate qtable deploy compare evaluate
 
 STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
 	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS SILENCE
@@ -97,6 +97,11 @@ DEFAULT_MODEL_TOLERANCE      = 0.99,0.90
 DEFAULT_EXCEPTS              =
 DEFAULT_COMPARE_ALL          = 0
 DEFAULT_SKIP_VALIDATION      = 0
+
+STANZA_evaluate := EVAL_DATASET EVAL_COUNT MAX_DROP
+DEFAULT_EVAL_DATASET         =
+DEFAULT_EVAL_COUNT           = 50
+DEFAULT_MAX_DROP             =
 
 # A general tolerance holds for every variant that has none of its own.
 tolerance = $(or $(call get,$1,TOLERANCE),$2)

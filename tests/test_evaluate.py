@@ -21,6 +21,7 @@ from tpumake.errors import BadInput, CheckFailed
 from tpumake.evaluation import found as kept_files
 from tpumake.evaluation.document import Gate, Run, document, of_variant
 from tpumake.evaluation.found import Found, Seen, find, read_found
+from tpumake.evaluation.layers import worst_layers
 from tpumake.evaluation.likeness import alike, alike_classes, harm
 from tpumake.evaluation.measures import measure, top
 from tpumake.evaluation.pictures import EvalSet, Picture, choose, read_set
@@ -564,6 +565,17 @@ def test_the_gate(most: float, passed: bool) -> None:
     assert (gate["drop"], gate["passed"]) == (pytest.approx(PERFECT), passed)
     assert "mAP50 drops by 0.9950" in gate_line(gate)
     assert gate_line(gate, ["conv (cosine 0.5)"]).endswith("what suffers most: conv (cosine 0.5)")
+
+
+def test_the_layers_that_add_most_noise(tmp_path: Path) -> None:
+    path = tmp_path / "layers.json"
+    noise = {"a": 0.01, "b": 0.2, "c": -0.1, "d": 0.034, "e": 0.02}
+    layers = [{"name": name, "added_noise": added} for name, added in noise.items()]
+    path.write_text(json.dumps({"layers": layers}))
+    assert worst_layers(path) == ["b (20.00 % noise)", "d (3.40 % noise)", "e (2.00 % noise)"]
+    path.write_text("{}")
+    with pytest.raises(BadInput, match="no document of layers"):
+        worst_layers(path)
 
 
 def test_what_is_better_than_before_passes() -> None:

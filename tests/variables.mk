@@ -3,5 +3,5 @@ include Makefile
 .PHONY: told
 told:
 	@:$(info dataset $(call dataset,tiny) $(call set_flags,$(call set_user,$(call dataset,tiny))) $(call tune,tiny))
-	@:$(foreach each,import downgrade transform calibrate qtable float onnx contract,$(info $(each) $(call $(each)_parameters,tiny)))
+	@:$(foreach each,import downgrade transform calibrate qtable float onnx contract evalset accuracy,$(info $(each) $(call $(each)_parameters,tiny)))
 	@:$(foreach each,$(VARIANTS),$(info $(each) $(call $(each)_parameters,tiny)))
