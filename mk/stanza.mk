@@ -66,7 +66,7 @@ STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT 
 	GROUP_BY_CORES COMPRESS_MODE MODEL_VERSION
 DEFAULT_FUSE_PREPROCESS      = $(if $(filter $(UNFUSED),$(call get,$1,DEVICE)),0,$(on_camera))
 DEFAULT_CUSTOMIZATION_FORMAT = $(if $(filter $(PLANAR),$(call get,$1,DEVICE)),RGB_PLANAR,RGB_PACKED)
-DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,1)
+DEFAULT_ALIGNED_INPUT        = $(if $(aligned_crashes),0,$(if $(filter cvimodel,$(MODEL)),1,0))
 DEFAULT_QUANT_INPUT          = $(on_camera)
 DEFAULT_QUANT_OUTPUT         = 0
 DEFAULT_QUANT_INPUT_LIST     =
