@@ -72,7 +72,7 @@ $(eval $(call model,resnet18))
 mobilenet_v2_PROTOTXT     = models/mobile.prototxt
 mobilenet_v2_CAFFEMODEL   = models/mobile.caffemodel
 mobilenet_v2_INPUT_SHAPES = [[1,3,64,64]]
-mobilenet_v2_RESIZE_DIMS  = 72,72
+mobilenet_v2_RESIZE_DIMS  = 96,96
 mobilenet_v2_SCALE        = 0.0039216,0.0039216,0.0039216
 mobilenet_v2_PIXEL_FORMAT = rgb
 mobilenet_v2_DATASET      = datasets/shapes
