@@ -355,6 +355,7 @@ $(BUILD)/%.contract.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.cvimodel $(BUILD)/$$m/$(CH
 include mk/detect.mk    # detect: one picture through networks and models, side by side
 include mk/layers.mk    # layers: what a precision does to each
 include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
+include mk/report.mk    # report: all that is known of a build, on a page
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza

@@ -47,6 +47,7 @@ lock: $(HELPERS)
 	  $(COMPILE) --python-version 3.10 --python-platform x86_64-manylinux_2_35 \
 	  --override extra-$(each).override extra-$(each).in -o extra-$(each).txt && cd .. &&) :
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
+	$(COMPILE) --universal --python-version 3.10 report.in -o report.txt
 
 clean:
 	rm -rf '$(BUILD)'
@@ -55,4 +56,4 @@ clean-extras:
 	rm -rf '$(EXTRAS)'
 
 distclean: clean clean-extras
-	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)'
+	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)' '$(REPORT_VENV)'

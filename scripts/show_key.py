@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import click
 
 from tpumake import cli
 from tpumake.errors import one_line
-from tpumake.keys import Digest, Record
+from tpumake.keys import Digest, Record, whole
 
 # Enough to tell digests apart by eye; --json has them whole.
 SHORT = 16
@@ -27,8 +26,8 @@ def told(name: str, record: Record, makers: dict[str, str]) -> list[str]:
     lines += [_line("parameters", " ".join(key.parameters), "")]
     for what, part in (("input", key.inputs), ("code", key.code), ("made", record.outputs)):
         for file, digest in part.items():
-            maker = makers.get(_one(digest), "") if what == "input" else ""
-            lines.append(_line(what, _called(file, digest, maker), _one(digest)[:SHORT]))
+            maker = makers.get(whole(digest), "") if what == "input" else ""
+            lines.append(_line(what, _called(file, digest, maker), whole(digest)[:SHORT]))
     return [*lines, _line("format", str(key.format), "")]
 
 
@@ -39,13 +38,6 @@ def _line(what: str, text: str, digest: str) -> str:
 def _called(file: str, digest: Digest, maker: str) -> str:
     files = f", {len(digest)} files" if isinstance(digest, dict) else ""
     return f"{file}{files}{f' (made by {maker})' if maker else ''}"
-
-
-def _one(digest: Digest) -> str:
-    """A folder's files' digests as one."""
-    if isinstance(digest, str):
-        return digest
-    return hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()
 
 
 def load(path: Path) -> Record:
@@ -69,7 +61,7 @@ def main(records: tuple[Path, ...], as_json: bool) -> None:
         document = [json.loads(record.to_json()) for _, record in loaded]
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
-    makers = {_one(digest): name for name, record in loaded for digest in record.outputs.values()}
+    makers = {whole(digest): name for name, record in loaded for digest in record.outputs.values()}
     # A record may come from a cache that others write to.
     shown = (map(one_line, told(*item, makers)) for item in loaded)
     click.echo("\n\n".join("\n".join(lines) for lines in shown))

@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,6 +90,7 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         need = max(rules.memory(job), last.peak if last else 0)
         room = room_for(need, job.work, lambda: display.tick("waits for memory"))
         with room:
+            started = time.monotonic()
             code, peak = _run_all([*before, command], job, folder, display)
         text = job.log.read_text(errors="replace")
         result = stages.Result(text, folder, job.outputs, command)
@@ -111,6 +113,7 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
             figure,
             {path.name: content(folder / path.name) for path in by_products},
             peak,
+            round(time.monotonic() - started, 3),
         )
         put(folder, [*job.outputs, *by_products], record, job.record, digests)
     return record

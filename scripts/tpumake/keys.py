@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["NOTED", "Digests", "Key", "Record", "content", "sha256", "why"]
+__all__ = ["NOTED", "Digests", "Key", "Record", "content", "sha256", "whole", "why"]
 
 # Raise it when keys are made otherwise, or results of the same inputs become other bytes.
 FORMAT = 1
@@ -55,7 +55,9 @@ class Record(NamedTuple):
     """What is kept beside a stage's log: its key, what it made, and the figure that was shown.
 
     ``outputs`` and ``by_products`` are digests by name; ``peak`` is the most memory that one of the
-    tool's processes had, in bytes.
+    tool's processes had, in bytes; ``seconds`` is how long it ran, 0 where that was not noted yet;
+    ``cached`` says that its results were not made here, but taken from the cache. The key knows
+    nothing of these.
     """
 
     key: Key
@@ -63,6 +65,8 @@ class Record(NamedTuple):
     figure: str
     by_products: dict[str, Digest] = {}  # noqa: RUF012 (a default that nobody writes to)
     peak: int = 0
+    seconds: float = 0
+    cached: bool = False
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
@@ -98,6 +102,9 @@ def _is_sound(record: Record) -> bool:
     return (
         all(isinstance(one, str) for one in (key.stage, record.figure))
         and all(type(one) is int for one in (key.format, record.peak))
+        and type(record.seconds) in (int, float)
+        and 0 <= record.seconds < float("inf")
+        and type(record.cached) is bool
         and isinstance(key.parameters, list)
         and all(isinstance(one, str) for one in key.parameters)
         and all(isinstance(one, dict) for one in digests)
@@ -251,6 +258,15 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def whole(digest: Digest) -> str:
+    """A folder's files' digests as one; a file's as it is."""
+    if isinstance(digest, str):
+        return digest
+    import hashlib
+
+    return hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()
 
 
 def why(old: Record | None, key: Key, changed_outputs: Iterable[str]) -> str:

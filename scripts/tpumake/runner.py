@@ -108,7 +108,7 @@ def taken(job: Job, key: Key, digests: Digests, cache: Cache) -> Record | None:
         except Damaged:
             return None
         job.log.write_bytes(entry.log.encode())
-        put(folder, job.outputs, entry.record, job.record, digests)
+        put(folder, job.outputs, entry.record._replace(cached=True), job.record, digests)
     drop_by_products(job, entry.record, digests)
     return entry.record
 

@@ -73,6 +73,11 @@ def _last_line(result: Result) -> str:
     return result.log.rstrip().rsplit("\n", 1)[-1]
 
 
+def _after_command(result: Result) -> str:
+    """All that it says is for people; the log begins with the command."""
+    return result.log.partition("\n")[2].rstrip()
+
+
 def _warnings(result: Result) -> str:
     """What the check warns of, a line each; mostly nothing."""
     lines = result.log.splitlines()
@@ -382,6 +387,9 @@ STAGES = {
     ),
     # A network or a model, run on pictures.
     "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
+    # Its summary is of ten lines at most.
+    "report": Stage(_after_command),
+    "page": Stage(_last_line, memory=lambda job: 3 * 10**8),
     # Two networks at once, with all tensors of both.
     "layers": Stage(_last_line, _picture_progress, memory=lambda job: 2 * _deploy_memory(job)),
 }

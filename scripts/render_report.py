@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Make one HTML file, which needs nothing else, of a report's facts. Runs in `.report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tpumake.cli import BadInput, atomic_write, run
+from tpumake.page.page import page
+
+_PATH = click.Path(path_type=Path)
+
+
+def read_facts(path: Path) -> dict:
+    """Read facts.
+
+    :raises BadInput: they can't be read, or are others
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts["$schema"] == "report.schema.json":
+            return facts
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise BadInput(f"{path}: is no report.json that a build made")
+
+
+@click.command(help=__doc__)
+@click.argument("facts", type=_PATH)
+@click.argument("pictures", type=_PATH)
+@click.argument("target", type=_PATH)
+def main(facts: Path, pictures: Path, target: Path) -> None:
+    """Write the page of FACTS (.json), with the folder of its PICTURES, to TARGET (.html)."""
+    text = page(read_facts(facts), pictures)
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    click.echo(f"{target.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    run(main)
