@@ -8,10 +8,10 @@ test-fast: $(DEV)
 	@$(PYTEST) -m 'not slow and not toolchain and not full'
 
 ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
-test: $(DEV) $(TOOLS) $(ALL_EXTRAS)
+test: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT)
 	@$(PYTEST) -m 'not full'
 
-test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS)
+test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT)
 	@$(PYTEST)
 
 lint: $(DEV)

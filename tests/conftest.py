@@ -164,7 +164,9 @@ def copy_project(target: Path) -> Checkout:
             shutil.copytree(source, target / name, copy_function=_copy)
         else:
             shutil.copy2(source, target / name)
-    for variable, name in (("VENV", ".venv"), ("TOOLCHAIN", ".toolchain"), ("EXTRAS", ".extras")):
+    environments = {"VENV": ".venv", "TOOLCHAIN": ".toolchain", "EXTRAS": ".extras",
+                    "REPORT_VENV": ".report"}  # fmt: skip
+    for variable, name in environments.items():
         (target / name).symlink_to(Path(os.environ.get(variable, ROOT / name)).absolute())
     return Checkout(target)
 

@@ -101,6 +101,11 @@ def test_a_second_tree_takes_it_with_figure_and_log(trees: list[Tree]) -> None:
     assert (two.folder / "logs/stage.log").read_bytes() == (
         one.folder / "logs/stage.log"
     ).read_bytes()
+    # Its record tells that, and how long the other one's run took; the key is the same.
+    ours, theirs = (json.loads((tree.folder / "logs/stage.key").read_text()) for tree in trees)
+    assert (ours["cached"], theirs["cached"]) == (False, True)
+    assert ours["seconds"] > 0
+    assert theirs | {"cached": False} == ours
     # And from then on it is there.
     assert two.run() == ""
 

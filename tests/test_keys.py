@@ -87,6 +87,25 @@ def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     assert Record.load(tmp_path / "x.key") is None
 
 
+def test_a_record_without_times_is_read() -> None:
+    record = Record(KEY, {"out": "c0"}, "a figure", {}, 5, 1.5, True)
+    document = json.loads(record.to_json())
+    assert (document["seconds"], document["cached"]) == (1.5, True)
+    assert document["digest"] == Record(KEY, {}, "").key.digest
+    del document["seconds"], document["cached"]
+    assert Record.from_json(json.dumps(document)) == record._replace(seconds=0, cached=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seconds", -1), ("seconds", "1"), ("seconds", float("nan")), ("seconds", True),
+     ("seconds", float("inf")), ("cached", 1), ("cached", None)],
+)  # fmt: skip
+def test_a_record_of_impossible_times_is_none(name: str, value: object) -> None:
+    document = json.loads(Record(KEY, {}, "").to_json())
+    assert Record.from_json(json.dumps(document | {name: value})) is None
+
+
 def test_digests_are_those_of_the_contents(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("data/b", "data/a"):

@@ -30,7 +30,8 @@ _CONFIG = {
     "view": {"stroke": None},
     "axis": {
         "labelColor": _FAINT, "titleColor": _FAINT, "titleFontWeight": "normal",
-        "titleFontSize": 12, "labelFontSize": 11, "gridColor": _LINE, "domainColor": _LINE, "tickColor": _LINE,
+        "titleFontSize": 12, "labelFontSize": 11, "gridColor": _LINE, "domainColor": _LINE,
+        "tickColor": _LINE,
         "titlePadding": 8,
     },
     "axisX": {"grid": False},
