@@ -7,11 +7,20 @@ PYTEST = '$(VENV)/bin/python' -m pytest --numprocesses auto --dist loadfile
 test-fast: $(DEV)
 	@$(PYTEST) -m 'not slow and not toolchain and not full'
 
+# A real browser to look at reports with, for test-full alone: 400 MB.
+BROWSER_VENV ?= .browser
+BROWSER      := $(BROWSER_VENV)/ready
+BROWSER_FROM := requirements/browser.txt tests/setup_browser.py
+KNOBS += BROWSER_VENV
+$(BROWSER): $(call outdated,$(BROWSER),$(BROWSER_FROM),$(BROWSER_VENV)/bin/python)
+	@$(PYTHON) scripts/setup_venv.py '$(BROWSER_VENV)' $(firstword $(BROWSER_FROM)) && \
+	  $(PYTHON) tests/setup_browser.py '$(BROWSER_VENV)' && cat $(BROWSER_FROM) > '$@'
+
 ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
 test: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT)
 	@$(PYTEST) -m 'not full'
 
-test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT)
+test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT) $(BROWSER)
 	@$(PYTEST)
 
 lint: $(DEV)
@@ -48,6 +57,7 @@ lock: $(HELPERS)
 	  --override extra-$(each).override extra-$(each).in -o extra-$(each).txt && cd .. &&) :
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 	$(COMPILE) --universal --python-version 3.10 report.in -o report.txt
+	$(COMPILE) --universal --python-version 3.10 browser.in -o browser.txt
 
 clean:
 	rm -rf '$(BUILD)'
@@ -56,4 +66,4 @@ clean-extras:
 	rm -rf '$(EXTRAS)'
 
 distclean: clean clean-extras
-	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)' '$(REPORT_VENV)'
+	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)' '$(REPORT_VENV)' '$(BROWSER_VENV)'

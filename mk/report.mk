@@ -44,5 +44,5 @@ $(BUILD)/%.page.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.report.json $(BUILD)/$$m/$(CHI
 pages = $(foreach each,$(call variants,$1),$(BUILD)/$(model_of)/$(CHIP)/$(model_of)_$(each).report.html)
 %.report: $$(call pages,$$*) FORCE
 	$(if $(call model_of,$*),,$(error there is no $* to report on; make list shows what can be built))
-	@:$(if $(JSON),,$(info $(foreach each,$(call pages,$*),→ $(each)$(newline))))
+	@:$(if $(JSON),,$(foreach each,$(call pages,$*),$(info → $(each))))
 	$(if $(JSON),@cat $(patsubst %.html,'%.json',$(call pages,$*)))

@@ -32,7 +32,12 @@
     head.textContent = name;
     tip.replaceChildren(head, document.createTextNode(rest.join(" · ")));
     tip.hidden = false;
-    const at = middle(mark);
+    place();
+  };
+
+  const place = () => {
+    if (!now) return;
+    const at = middle(now);
     const box = tip.getBoundingClientRect();
     const left = Math.min(Math.max(at.x - box.width / 2, 4), innerWidth - box.width - 4);
     const above = at.y - box.height - 14;
@@ -57,7 +62,8 @@
     };
     plot.addEventListener("pointermove", near);
     plot.addEventListener("pointerdown", near);
-    plot.addEventListener("pointerleave", leave);
+    // A finger that is lifted has left, too; what it touched stays until it touches something else.
+    plot.addEventListener("pointerleave", (event) => event.pointerType === "touch" || leave());
     plot.addEventListener("blur", leave);
     plot.addEventListener("keydown", (event) => {
       const marks = marksOf(plot);
@@ -73,7 +79,8 @@
       said.textContent = now.getAttribute("aria-label");
     });
   }
-  addEventListener("scroll", leave, { passive: true });
+  addEventListener("pointerdown", (event) => event.target.closest(".plot") || leave());
+  addEventListener("scroll", place, { passive: true, capture: true });
 
   // Paper can't be unfolded.
   let opened = [];
