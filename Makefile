@@ -46,7 +46,7 @@ MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
-# JSON: 1 has .key, .check, .info, .outputs, .detect, .layers, .eval, .reproduce, doctor, info, list and all print JSON, and nothing else on
+# JSON: 1 has .key, .check, .info, .outputs, .detect, .layers, .eval, .report, .reproduce, doctor, info, list and all print JSON, and nothing else on
 # standard output.
 JSON ?=
 # LIST: a file with one target a line, that `make all` is to build instead; FILE: what `make info` tells of.

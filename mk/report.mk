@@ -46,3 +46,15 @@ pages = $(foreach each,$(call variants,$1),$(BUILD)/$(model_of)/$(CHIP)/$(model_
 	$(if $(call model_of,$*),,$(error there is no $* to report on; make list shows what can be built))
 	@:$(if $(JSON),,$(foreach each,$(call pages,$*),$(info → $(each))))
 	$(if $(JSON),@cat $(patsubst %.html,'%.json',$(call pages,$*)))
+
+# compare: two builds side by side, from the facts of both.
+A ?=
+B ?=
+compared = $(foreach each,$(call given,A) $(call given,B),$(BUILD)/$(call model_of,$(each))/$(CHIP)/$(each).report.json)
+not_one  = $(foreach each,$(call given,A) $(call given,B),$(if $(filter $(addprefix %_,$(BUILT)),$(call model_of,$(each))_$(call variant_of,$(each))),,$(each)))
+compare_wrong = $(or $(if $(filter-out 2,$(words $(call given,A) $(call given,B))),which two? make compare A=$(firstword $(MODELS))_int8 B=$(firstword $(MODELS))_bf16), \
+	$(if $(strip $(not_one)),there is no $(firstword $(not_one)) for $(CHIP) to compare; make list shows what there is))
+.PHONY: compare
+compare: $$(if $$(compare_wrong),,$$(compared)) | $$(if $$(compare_wrong),,$(REPORT) $(BUILD)/compare/)
+	$(if $(compare_wrong),@echo >&2 'tpumake: $(compare_wrong)'; exit 2)
+	@'$(REPORT_VENV)/bin/python' scripts/compare_reports.py $(patsubst %,'%',$(compared)) '$(BUILD)/compare/$(call given,A)_$(call given,B).html'

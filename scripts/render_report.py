@@ -3,31 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from tpumake.cli import BadInput, atomic_write, run
-from tpumake.page.page import page
+from tpumake.cli import atomic_write, run
+from tpumake.page.page import page, read_facts
 
 _PATH = click.Path(path_type=Path)
-
-
-def read_facts(path: Path) -> dict:
-    """Read facts.
-
-    :raises BadInput: they can't be read, or are others
-    """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["$schema"] == "report.schema.json":
-            return facts
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise BadInput(f"{path}: is no report.json that a build made")
 
 
 @click.command(help=__doc__)

@@ -278,7 +278,7 @@ def test_it_can_be_found_ones_way_in_by_keys_and_ears(written: str) -> None:
     ids = page.all("id")
     assert len(ids) == len(set(ids))
     targets = [link[1:] for link in page.all("href") if link.startswith("#")]
-    assert len(targets) == 8
+    assert len(targets) == 8 + 1
     assert set(targets) | {*page.all("aria-labelledby")} <= set(ids)
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1

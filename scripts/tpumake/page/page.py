@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,19 +20,37 @@ from markupsafe import Markup
 from tpumake.errors import BadInput, one_line
 from tpumake.page import plots
 
-__all__ = ["page"]
+__all__ = ["COLUMNS", "both", "fill", "page", "printable", "read_facts"]
 
 _HERE = Path(__file__).parent
 _MB = 1 << 20
-# The columns of the table of accuracy, by task.
-_COLUMNS = {
+# The measures that are shown, by task.
+COLUMNS = {
     "detect": {"map50": "mAP50", "map50_95": "mAP50-95", "precision": "precision",
                "recall": "recall"},
     "classify": {"top1": "top-1", "top5": "top-5"},
 }  # fmt: skip
 _WORST = 12
+# Letters of a class's name at most, and the width of one, by its height.
+_LETTERS, _WIDTH = 30, 0.62
 # All that a plot is drawn with.
 _ELEMENTS = {"svg", "g", "path", "line", "rect", "text", "circle", "defs", "clipPath"}
+
+
+def read_facts(path: Path) -> dict:
+    """Read facts.
+
+    :raises BadInput: they can't be read, or are others
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts["$schema"] == "report.schema.json":
+            return facts
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise BadInput(f"{path}: is no report.json that a build made")
 
 
 def page(facts: dict, pictures: Path) -> str:
@@ -41,32 +60,41 @@ def page(facts: dict, pictures: Path) -> str:
     :param pictures: the folder of small pictures that the facts name
     :raises BadInput: something that the page needs isn't in them
     """
-    facts = _printable(facts)
+    facts = printable(facts)
+    try:
+        shown = _shown(facts, pictures)
+        title = f"{facts['target']} for {facts['chip']}: report"
+        return fill("page.html.jinja", title=title, **facts, **shown)
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"the report's facts are not complete: {error}; make them again") from None
+
+
+def fill(template: str, **names: object) -> str:
+    """Fill in a template that begins as all our pages do."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     try:
-        return environment.get_template("page.html.jinja").render(
-            **facts,
-            **_shown(facts, pictures),
+        return environment.get_template(template).render(
+            **names,
             style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
         )
-    except (jinja2.UndefinedError, KeyError, TypeError) as error:
+    except jinja2.UndefinedError as error:
         raise BadInput(f"the report's facts are not complete: {error}; make them again") from None
 
 
-def _printable(value: object) -> object:
+def printable(value: object) -> object:
     """The same with nothing in any text that is no letter: no controls, no turned writing."""
     if isinstance(value, str):
         return "\n".join(map(one_line, value.split("\n")))
     if isinstance(value, list):
-        return [_printable(each) for each in value]
+        return [printable(each) for each in value]
     if isinstance(value, dict):
-        return {_printable(name): _printable(each) for name, each in value.items()}
+        return {printable(name): printable(each) for name, each in value.items()}
     return value
 
 
@@ -82,6 +110,8 @@ def _shown(facts: dict, pictures: Path) -> dict:
     for each in facts["pictures"]:
         each["data"] = _data(pictures / each["file"]) if each["file"] else None
         each["letter"] = round(max(each["width"], each["height"]) / 24, 1)
+        for panel in each["panels"]:
+            _place_labels(panel["boxes"], each["width"], each["height"], each["letter"])
     return {
         "tiles": _tiles(facts, ion["pool"]),
         "columns": _columns(facts["accuracy"]),
@@ -90,8 +120,8 @@ def _shown(facts: dict, pictures: Path) -> dict:
         "pool": ion["pool"],
         "published": ion["published"],
         "memory_parts": parts,
-        "memory_plot": _both(plots.memory, parts, _limits(ion)),
-        "layer_plot": _both(plots.layers, layers, facts["outputs"]) if layers else None,
+        "memory_plot": both(plots.memory, parts, _limits(ion)),
+        "layer_plot": both(plots.layers, layers, facts["outputs"]) if layers else None,
         "worst": _worst(layers),
         "histograms": _histograms(layers),
         "json_name": f"{facts['target']}.report.json",
@@ -103,6 +133,25 @@ def _shares(rows: Sequence[dict], name: str) -> None:
     most = max((row[name] or 0 for row in rows), default=0)
     for row in rows:
         row["share"] = 100 * max(row[name] or 0, 0) / most if most > 0 else 0
+
+
+def _place_labels(boxes: Sequence[dict], width: int, height: int, letter: float) -> None:
+    """Give each box its label and where that begins: above it, or where no other one is."""
+    taken: list[tuple[float, float, float]] = []
+    for box in boxes:
+        left, top, _, bottom = box["box"]
+        score = "" if box["score"] is None else f" {100 * box['score']:.0f}"
+        name = box["name"] if len(box["name"]) <= _LETTERS else f"{box['name'][:_LETTERS]}…"
+        wide = letter * _WIDTH * len(name + score)
+        x = max(min(left, width - wide), 0)
+        wishes = [top - 0.3 * letter, bottom + letter, top + letter, bottom - 0.4 * letter]
+        wishes = [min(max(y, letter), height - 0.3 * letter) for y in wishes]
+        free = [y for y in wishes if not any(
+            x < other + long and other < x + wide and abs(y - beside) < letter
+            for other, beside, long in taken)]  # fmt: skip
+        y = (free or wishes)[0]
+        taken.append((x, y, wide))
+        box["label"] = {"text": f"{name}{score}", "x": round(x, 1), "y": round(y, 1)}
 
 
 def _data(path: Path) -> str:
@@ -148,7 +197,7 @@ def _headline(facts: dict) -> dict | None:
            facts["target"].endswith(f"_{run['variant']}")]  # fmt: skip
     if not own:
         return None
-    name, title = next(iter(_COLUMNS[accuracy["task"]].items()))
+    name, title = next(iter(COLUMNS[accuracy["task"]].items()))
     now, before = own[-1]["measures"][name], measured[0]["measures"][name]
     return {"value": f"{100 * now:.1f}", "about": f"{title}; {measured[0]['title']} "
             f"{100 * before:.1f}", "how": ""}  # fmt: skip
@@ -164,7 +213,7 @@ def _columns(accuracy: dict | None) -> list[dict]:
         return []
     return [
         {"name": name, "title": title, "drops": _drops(accuracy["runs"], name)}
-        for name, title in _COLUMNS[accuracy["task"]].items()
+        for name, title in COLUMNS[accuracy["task"]].items()
     ]
 
 
@@ -226,7 +275,8 @@ def _histograms(layers: dict | None) -> list[dict]:
     ]  # fmt: skip
 
 
-def _both(draw, *arguments: object) -> dict[str, Markup]:
+def both(draw: Callable[..., str], *arguments: object) -> dict[str, Markup]:
+    """A plot in both widths."""
     return {name: _checked(draw(*arguments, width)) for name, width in plots.WIDTHS.items()}
 
 

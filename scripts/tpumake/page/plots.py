@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import vl_convert
 
-__all__ = ["WIDTHS", "histogram", "layers", "memory"]
+__all__ = ["WIDTHS", "histogram", "layers", "memory", "two"]
 
 # Pixels of a plot on a screen, and on a phone: each is drawn for both.
 WIDTHS = {"wide": 860, "narrow": 300}
@@ -98,6 +98,38 @@ def layers(document: dict, outputs: Sequence[str], width: int) -> str:
         },
     }  # fmt: skip
     return _svg({"data": {"values": rows}, "vconcat": [above, below], "spacing": 12}, "layers")
+
+
+def two(pairs: Sequence[tuple[dict, dict]], names: tuple[str, str], width: int) -> str:
+    """Signal to noise of the tensors that two builds have, one above or below the other."""
+    best = max((layer["sqnr_db"] or 0 for pair in pairs for layer in pair), default=0)
+    rows = [
+        {"tensor": number, "of": name, "sqnr": best if layer["sqnr_db"] is None else
+         layer["sqnr_db"], "text": f"{name} · {_told(number, layer, False)}"}
+        for number, pair in enumerate(pairs, 1) for name, layer in zip(names, pair, strict=True)
+    ]  # fmt: skip
+    which = {"field": "of", "type": "nominal", "title": None}
+    scale = {"domain": list(names)}
+    drawn = {
+        "data": {"values": rows},
+        "width": width,
+        "height": 260,
+        "encoding": {
+            "x": {"field": "tensor", "type": "quantitative",
+                  "scale": {"domain": [0, len(pairs) + 1]},
+                  "title": "tensor, from the network's input to its outputs"},
+            "y": {"field": "sqnr", "type": "quantitative", "title": "signal to noise, dB"},
+            "color": which | {"scale": scale | {"range": ["var(--int)", "var(--float)"]}},
+        },
+        "layer": [
+            {"mark": {"type": "line", "strokeWidth": 1, "opacity": 0.5, "aria": False}},
+            {"mark": {"type": "point", "filled": True, "size": 32 if width > 400 else 16,
+                      "opacity": 1},
+             "encoding": {"shape": which | {"scale": scale | {"range": ["circle", "square"]}},
+                          "description": {"field": "text"}}},
+        ],
+    }  # fmt: skip
+    return _svg(drawn, "layers")
 
 
 def _told(number: int, layer: dict, output: bool) -> str:
