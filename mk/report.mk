@@ -48,10 +48,8 @@ pages = $(foreach each,$(call variants,$1),$(BUILD)/$(model_of)/$(CHIP)/$(model_
 	$(if $(JSON),@cat $(patsubst %.html,'%.json',$(call pages,$*)))
 
 # compare: two builds side by side, from the facts of both.
-A ?=
-B ?=
 compared = $(foreach each,$(call given,A) $(call given,B),$(BUILD)/$(call model_of,$(each))/$(CHIP)/$(each).report.json)
-not_one  = $(foreach each,$(call given,A) $(call given,B),$(if $(filter $(addprefix %_,$(BUILT)),$(call model_of,$(each))_$(call variant_of,$(each))),,$(each)))
+not_one  = $(foreach each,$(call given,A) $(call given,B),$(if $(and $(call model_of,$(each)),$(filter $(BUILT),$(call variant_of,$(each)))),,$(each)))
 compare_wrong = $(or $(if $(filter-out 2,$(words $(call given,A) $(call given,B))),which two? make compare A=$(firstword $(MODELS))_int8 B=$(firstword $(MODELS))_bf16), \
 	$(if $(strip $(not_one)),there is no $(firstword $(not_one)) for $(CHIP) to compare; make list shows what there is))
 .PHONY: compare

@@ -370,3 +370,55 @@ def test_the_commands_make_by_hand_what_the_build_made(
     sizes = [path.stat().st_size for path in (made.path / "by_hand/tiny_int8.cvimodel",
              made.path / "build/tiny/cv181x/tiny_int8.cvimodel")]  # fmt: skip
     assert sizes[0] == pytest.approx(sizes[1], rel=0.001)
+
+
+# ---------------------------------------------------------------------------------------------
+# Two of them
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "which two? make compare A=yolo11n_int8 B=yolo11n_bf16"),
+        (["A=tiny_int8"], "which two?"),
+        (["A=tiny_int8", "B=nosuch_int8"], "there is no nosuch_int8 for cv181x to compare"),
+        (["A=tiny_f32", "B=tiny_int8"], "there is no tiny_f32 for cv181x to compare"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(checkout: Checkout, given: list[str], said: str) -> None:
+    done = checkout.make("compare", *given, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (checkout.path / "build").exists()
+
+
+@pytest.mark.slow
+def test_two_builds_side_by_side(report_python: Path, tmp_path: Path) -> None:
+    one = collected(tmp_path)
+    two = json.loads(json.dumps(one)) | {"target": "m_mix"}
+    two["info"]["size"] += 2_000_000
+    two["layers"]["layers"][3] |= {"cosine": 0.5, "precision": "BF16"}
+    two["layers"]["layers"][-1]["cosine"] = 0.999
+    two["accuracy"]["runs"][1] |= {"variant": "mix"}
+    two["accuracy"]["runs"][1]["measures"]["map50"] = 0.93
+    two["stages"][1] |= {"key": "other", "parameters": ["model_deploy.py", HOSTILE]}
+    for name, facts in (("one.json", one), ("two.json", two)):
+        (tmp_path / name).write_text(json.dumps(facts))
+    done = subprocess.run(
+        [report_python, ROOT / "scripts/compare_reports.py", tmp_path / "one.json",
+         tmp_path / "two.json", tmp_path / "both.html"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rows = {line[:28].strip(): line[28:].split() for line in done.stdout.splitlines()}
+    assert rows["file, MB"] == ["0.00", "2.00", "+2.00"]
+    assert rows["mAP50, %"] == ["90.0", "93.0", "+3.0"]
+    assert rows["lowest cosine of an output"] == ["0.990000", "0.999000", "+0.009000"]
+    assert rows["tensors not in INT8"] == ["1", "2", "+1"]
+    assert rows["recall, %"] == ["80.0", "80.0"]
+    page = Page((tmp_path / "both.html").read_text())
+    assert len(page.scripts) == 1
+    assert not {tag for tag, _ in page.tags} & (ACTIVE - {"script"})
+    assert "The same: key" in page.text
+    assert "parameters of m_mix /x/<img src=x onerror=alert(1)>" in page.text
+    differ = page.text.partition("Where they differ most")[2]
+    assert "INT8, BF16 0.990000 0.500000" in differ
