@@ -64,7 +64,7 @@ CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/tool
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_measure_layers := $(CODE_run_network) scripts/toolchain/measure_layers.py
 CODE_collect_report = $(LOCK) scripts/collect_report.py $(wildcard devices/*.json scripts/tpumake/report/*.py) $(call library,amounts \
-	contract decoders side_car labels model_info cvimodel_reader bmodel_reader flat_tables keys pictures)
+	contract decoders profiles side_car labels model_info cvimodel_reader bmodel_reader flat_tables keys pictures)
 CODE_render_report = requirements/report.txt scripts/render_report.py $(wildcard $(addprefix scripts/tpumake/page/*.,py css js jinja))
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing shapes)
 CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing shapes)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import click
 from PIL import Image
 
-from tpumake import contract
+from tpumake import contract, profiles
 from tpumake.cli import BadInput, run
 from tpumake.contract import Naming
 from tpumake.errors import one_line
@@ -112,7 +112,7 @@ def main(
 ) -> None:
     """Write what is known of MODEL to TARGET (.json), small pictures into the folder PICTURES."""
     told = describe(model)
-    profile = contract.read_device(device)
+    profile = profiles.read(device)
     naming = Naming.of(variable, metadata_of(names_from) if names_from else {},
                        read_labels(labels) if labels else [])  # fmt: skip
     held = contract.check(told, profile, naming) if told["chip"] in profile["chips"] else None

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 from html.parser import HTMLParser
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import jsonschema
@@ -18,6 +19,7 @@ import pytest
 from conftest import QUICK, ROOT, Checkout, copy_checkout, helper, refused
 from referencing import Registry, Resource
 from reports import HOSTILE, NAMES, evaluation, record, write_build
+from test_makefile import PLUMBING
 
 from tpumake.report.facts import Evaluation, accuracy, summary
 from tpumake.report.records import Kept, by_hand, stages
@@ -318,10 +320,32 @@ def test_a_page_of_other_facts_is_refused(report_python: Path, tmp_path: Path, t
 # By make
 
 
-def test_a_target_that_is_not_there_has_no_report(checkout: Checkout) -> None:
-    done = checkout.make("nosuch.report", check=False)
-    assert "there is no nosuch to report on" in done.stderr
+def test_what_is_not_there_is_told(checkout: Checkout) -> None:
+    for words, said in (
+        (["nosuch.report"], "there is no nosuch to report on"),
+        (["compare"], "which two? make compare A=yolo11n_int8 B=yolo11n_bf16"),
+        (["compare", "A=tiny_int8"], "which two?"),
+        (["compare", "A=tiny_int8", "B=nosuch_int8"], "there is no nosuch_int8 for cv181x"),
+        (["compare", "A=tiny_f32", "B=tiny_int8"], "there is no tiny_f32 for cv181x to compare"),
+    ):
+        done = checkout.make(*words, check=False)
+        assert done.returncode == 2
+        assert said in done.stderr
     assert not (checkout.path / "build").exists()
+
+
+def test_its_stages_keys_cover_their_code(checkout: Checkout) -> None:
+    said = checkout.make("--dry-run", "tiny_int8.report").stdout.replace("\\\n", " ")
+    for stage, program in (("report", "collect_report.py"), ("page", "render_report.py")):
+        line = next(line for line in said.splitlines() if f" --stage {stage} " in line)
+        covered = set(re.findall(r"--code scripts/(\S+)", line))
+        finder = ModuleFinder(path=[str(ROOT / "scripts")])
+        finder.run_script(str(ROOT / "scripts" / program))
+        files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+        needed = {str(file.relative_to(ROOT / "scripts")) for file in files}
+        assert program in needed
+        assert {name for name in needed if Path(name).stem not in PLUMBING} <= covered
+    assert {f"tpumake/page/page.{kind}" for kind in ("css", "js", "html.jinja")} <= covered
 
 
 @pytest.mark.toolchain
@@ -374,22 +398,6 @@ def test_the_commands_make_by_hand_what_the_build_made(
 
 # ---------------------------------------------------------------------------------------------
 # Two of them
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ([], "which two? make compare A=yolo11n_int8 B=yolo11n_bf16"),
-        (["A=tiny_int8"], "which two?"),
-        (["A=tiny_int8", "B=nosuch_int8"], "there is no nosuch_int8 for cv181x to compare"),
-        (["A=tiny_f32", "B=tiny_int8"], "there is no tiny_f32 for cv181x to compare"),
-    ],
-)
-def test_what_cannot_be_compared_is_told(checkout: Checkout, given: list[str], said: str) -> None:
-    done = checkout.make("compare", *given, check=False)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert not (checkout.path / "build").exists()
 
 
 @pytest.mark.slow
