@@ -1,6 +1,7 @@
 """Look at a page in a real browser, as people with screens, phones, keys or paper do.
 
-Runs in `.browser`: PAGE FOLDER, which gets the paper; prints what was seen as JSON.
+Runs in `.browser`: PAGE FOLDER, which gets it on paper and, with --picture, README's picture of it;
+prints what was seen as JSON.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ def strict(browser: Browser, url: str, folder: Path) -> dict:
         return {"wrong": wrong, "asked": asked, "keys": told}
 
 
+def picture(browser: Browser, url: str, place: Path) -> None:
+    """The top of the page, as README has it."""
+    with browser.new_context(viewport={"width": 1060, "height": 1190}) as context:
+        page = context.new_page()
+        page.goto(url)
+        page.screenshot(path=place)
+
+
 def _listen(page: Page) -> tuple[list[str], list[str]]:
     """What goes wrong, and what the page asks of anybody."""
     wrong: list[str] = []
@@ -99,6 +108,8 @@ def main(place: str, folder: Path) -> None:
         )
         seen = {name: look(browser, name, url) for name in LOOKS}
         seen["strict"] = strict(browser, url, folder)
+        if "--picture" in sys.argv:
+            picture(browser, url, folder / "report.png")
         browser.close()
     print(json.dumps(seen))
 

@@ -52,7 +52,7 @@ def evaluation(variant: str, map50: float = 0.9, **of_set: object) -> dict:
     box = {"class": 1, "score": 0.8, "box": [10.0, 20.0, 110.0, 90.0]}
     return {
         "$schema": "eval.schema.json", "target": f"m_{variant}", "chip": "cv181x",
-        "task": "detect",
+        "task": "detect", "quick": False,
         "set": {"source": HOSTILE, "layout": "yolo", "labelled": True, "pictures": 12, "of": 50,
                 "seed": 0, "objects": 9, "classes": NAMES} | of_set,
         "settings": {"confidence": 0.25, "least_score": 0.001, "overlap": 0.7, "most": 300,
@@ -70,7 +70,7 @@ def evaluation(variant: str, map50: float = 0.9, **of_set: object) -> dict:
             for name in ("there.png", f"gone{HOSTILE.replace('/', '')}.png")
         ],
         "gates": [{"variant": variant, "figure": "map50", "drop": 0.05, "max_drop": 0.02,
-                   "passed": False, "layers": []}],
+                   "passed": False}],
     }  # fmt: skip
 
 

@@ -104,6 +104,18 @@ def test_an_evaluation_of_another_model_is_told_as_such(tmp_path: Path) -> None:
         assert [run["outdated"] for run in runs] == [False, outdated]
 
 
+def test_evaluations_are_those_of_make_eval() -> None:
+    schema = ROOT / "schemas/eval.schema.json"
+    if schema.exists():
+        validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
+        validator.validate(evaluation("int8"))
+
+
+def test_a_quick_evaluation_is_told_as_such() -> None:
+    quick = evaluation("int8") | {"quick": True}
+    assert accuracy([Evaluation(evaluation("mix")), Evaluation(quick)])["quick"] == ["m_int8"]
+
+
 def test_variants_on_the_same_pictures_stand_side_by_side() -> None:
     others = [evaluation("int8"), evaluation("mix", 0.94), evaluation("bf16", seed=1)]
     told = accuracy([Evaluation(each) for each in others])

@@ -199,8 +199,9 @@ def _headline(facts: dict) -> dict | None:
         return None
     name, title = next(iter(COLUMNS[accuracy["task"]].items()))
     now, before = own[-1]["measures"][name], measured[0]["measures"][name]
-    return {"value": f"{100 * now:.1f}", "about": f"{title}; {measured[0]['title']} "
-            f"{100 * before:.1f}", "how": ""}  # fmt: skip
+    which = "" if own[-1]["kind"] == "model" else f" of {own[-1]['title']}"
+    return {"value": f"{100 * now:.1f}", "about": f"{title}{which}; "
+            f"{measured[0]['title']} {100 * before:.1f}", "how": ""}  # fmt: skip
 
 
 def _columns(accuracy: dict | None) -> list[dict]:

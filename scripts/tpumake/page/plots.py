@@ -36,7 +36,7 @@ _CONFIG = {
     },
     "axisX": {"grid": False},
     "legend": {"labelColor": _INK, "labelFontSize": 12, "titleFontSize": 12, "orient": "top",
-               "symbolSize": 70},
+               "symbolSize": 70, "symbolOpacity": 1},
 }  # fmt: skip
 
 

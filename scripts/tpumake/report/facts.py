@@ -97,6 +97,7 @@ def accuracy(evaluations: Sequence[Evaluation]) -> dict | None:
         "runs": sorted(rows.values(), key=lambda row: row["variant"] is not None),
         "apart": [one for each in like for one in each["apart"]],
         "gates": [one for each in like for one in each["gates"]],
+        "quick": [each["target"] for each in like if each.get("quick")],
         "left_out": [each["target"] for each in evaluations if each not in like],
     }
 
