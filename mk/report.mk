@@ -18,11 +18,12 @@ report_evals    = $(wildcard $(foreach each,$2 $(filter-out $2,$(VARIANTS)),$(BU
 report_built    = $(wildcard $(foreach each,$(VARIANTS),$(BUILD)/$1/$(CHIP)/logs/$(each).key))
 report_measured = $(wildcard $(foreach each,$(VARIANTS),$(BUILD)/$1/$(CHIP)/logs/$(each).eval_model.key))
 report_source   = $(if $(report_evals),$(call path,$1,EVAL_DATASET))
-report_records  = $(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)) $(call contract_record,$1,$2)
+report_records  = $(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)) $(call contract_record,$1,$2) \
+	$(if $(gated),$(BUILD)/$1/$(CHIP)/logs/$2.accuracy.key)
 each_as         = $(foreach each,$2,$1 '$(each)')
 $(BUILD)/%.report.json: $(BUILD)/$$m/$(CHIP)/logs/$$v.report.key ;+
 $(BUILD)/%.report.pictures: $(BUILD)/$$m/$(CHIP)/logs/$$v.report.key ;+
-$(BUILD)/%.report.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.$(MODEL) $$(call side_car,$$m,$$v) $$(call report_layers,$$m,$$v) FORCE
+$(BUILD)/%.report.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.$(MODEL) $$(call side_car,$$m,$$v) $$(call gated,$$m,$$v) $$(call report_layers,$$m,$$v) FORCE
 	$(call stage,report,$v report) --untimed --in '$<' $(call in_numbered,record,$(call report_records,$m,$v)) \
 	  $(call in_numbered,layers,$(call report_layers,$m,$v)) $(call in_numbered,eval,$(call report_evals,$m,$v)) \
 	  $(call in_numbered,built,$(call report_built,$m)) $(call in_numbered,measured,$(call report_measured,$m)) \
