@@ -421,6 +421,18 @@ def test_external_data_stays_external(tmp_path):
     assert (target.read_bytes(), data.read_bytes()) == first
 
 
+@pytest.mark.parametrize("kind", [0, 2**31])
+def test_a_type_that_there_is_not_is_refused(tmp_path, kind):
+    make = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("RMSNormalization", ["x", "s"], ["y"], "norm", stash_type=kind)
+    values = [make(name, onnx.TensorProto.FLOAT, [4]) for name in "xsy"]
+    graph = onnx.helper.make_graph([node], "g", values[:2], values[2:])
+    opsets = [onnx.helper.make_opsetid("", 23)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets), tmp_path / "n.onnx")
+    said = refused(tmp_path / "n.onnx", tmp_path / "out.onnx")
+    assert f"{kind} is no type of elements" in said
+
+
 @pytest.mark.parametrize("where", ["../secret", "/etc/passwd", "a/../../secret", "C:\\secret"])
 def test_external_data_outside_the_folder_is_refused(tmp_path, where):
     (tmp_path / "secret").write_bytes(bytes(8000))

@@ -308,7 +308,10 @@ class Call:
     def const(self, value: object, dtype: object = None) -> str:
         """A constant (numpy value or TensorProto element type), shared where equal ones exist."""
         if isinstance(dtype, int) and not isinstance(dtype, type):
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+            try:
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+            except KeyError:
+                self.refuse(f"{dtype} is no type of elements")
         return self.engine.constant(np.asarray(value, dtype))
 
     def ints(self, *values: int) -> str:
