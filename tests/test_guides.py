@@ -67,7 +67,7 @@ def test_every_command_builds(project: Checkout, command: str) -> None:
     models = project.make("list", "STANZAS=examples/guides.mk").stdout + project.make("list").stdout
     names = [line.partition(":")[0] for line in models.splitlines()]
     few = [f"{name}_{what}" for name in names for what in ("INPUT_NUM=8", "TUNE_NUM=0")]
-    # F16 is emulated number by number: at this size that alone is most of an hour.
+    # F16 is emulated number by number, for this size all too slowly.
     slow = ["VALIDATE=0"] if "yolov5s_cut_f16" in command else []
     done = project.make(*words(command), *few, *slow, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
