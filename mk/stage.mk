@@ -12,6 +12,11 @@ stage = @$(if $(JSON),>&2) $(HOST_PYTHON) -S scripts/run_stage.py --build '$(BUI
 stanza_made :=
 tflite_made :=
 caffe_made  :=
+# A record is there as a whole or not at all; Make would remove one that is done when it is interrupted. Patterns as
+# the rules have them.
+.PRECIOUS: $(BUILD)/%.key $(patsubst %,$(BUILD)/\%.%.key,accuracy contract emulated eval_lowered eval_model layers lower lowered page report) \
+	$(patsubst %,$(BUILD)/\%/$(CHIP)/logs/%.key,float qtable) $(patsubst %,$(BUILD)/\%/logs/%.key,caffe calibrate downgrade \
+	eval_cut eval_float eval_onnx evalset float import onnx picture stanza tflite transform) $(BUILD)/datasets/logs/%.key
 # A record is no better than what it is of.
 lost = $(if $(filter-out $(wildcard $($1_made)),$($1_made)),FORCE)
 # The environment's own is the same Python, and starts at once where python3 is a script that looks for it.

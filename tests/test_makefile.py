@@ -223,6 +223,15 @@ def test_the_makefile_says_of_devices_what_their_profiles_say() -> None:
             assert whole in told["ONTO"]
 
 
+def test_an_interrupted_make_keeps_every_record(project: Checkout) -> None:
+    """It removes a target that has just been made; a record is never half one."""
+    rules = re.findall(r"^(\$\(BUILD\)/\S*\.key):", makefile_text(), re.M)
+    wanted = {rule.replace("$(BUILD)", "build").replace("$(CHIP)", "cv181x") for rule in rules}
+    assert len(wanted) > 20
+    kept = re.search(r"^\.PRECIOUS:(.*)$", project.make("-pn", "list").stdout, re.M)[1]
+    assert wanted == {name for name in kept.split() if name.endswith(".key")}
+
+
 def test_two_models_share_a_dataset_of_the_same_number(checkout: Checkout) -> None:
     target = "build/datasets/shapes-16/manifest.json"
     assert "16 pictures from datasets/shapes" in checkout.make(target).stdout
