@@ -245,6 +245,7 @@ def test_an_earlier_result_of_what_fails_now_is_not_called_built(project: Checko
     assert summary(project)["targets"][0]["size"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("-k",), ("-k", "-j3")])
 def test_each_chip_has_a_make_of_its_own(project: Checkout, flags: tuple[str, ...]) -> None:
     text = "good_x CHIP=two\nbad\nlate CHIP=two\ngood_x\nlate\n"
@@ -289,6 +290,7 @@ def test_makes_own_questions_write_nothing(project: Checkout, flag: str, code: i
     assert not (project.path / "build").exists()
 
 
+@pytest.mark.slow
 def test_all_jobs_run_side_by_side(project: Checkout) -> None:
     """The jobs are the outer make's: two stages of a second each take little more than one."""
     makefile = project.path / "Makefile"

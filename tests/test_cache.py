@@ -272,6 +272,7 @@ def test_a_cache_that_can_not_be_made_costs_nothing(tmp_path: Path) -> None:
     assert "the figure" in tree.run()
 
 
+@pytest.mark.slow
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "tree", tmp_path / "cache")
     text = {number: str(number) * 10_000 for number in range(6)}
@@ -322,6 +323,7 @@ def record(number: int, content: bytes = b"x") -> Record:
     return Record(Key("downgrade", [str(number)], {}, {}), made, "figure")
 
 
+@pytest.mark.slow
 def test_many_processes_at_once(tmp_path: Path) -> None:
     """They keep and take the same few results in a cache that is too small for all of them."""
     program = f"""

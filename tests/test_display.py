@@ -58,10 +58,12 @@ def test_no_line_is_longer_than_the_terminal(tmp_path: Path) -> None:
     assert max(map(len, drawn)) <= 40
 
 
+@pytest.mark.slow
 def test_a_stage_that_counts_nothing_shows_its_seconds(tmp_path: Path) -> None:
     assert "1 s …" in on_terminal(tmp_path, "sleep 1.7; echo > out; echo figure")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["-j4 --jobserver-auth=3,4", " -j2"])
 def test_stages_side_by_side_draw_no_bars(tmp_path: Path, flags: str) -> None:
     assert "█" not in on_terminal(tmp_path, COUNTING, MAKEFLAGS=flags)

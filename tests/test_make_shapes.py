@@ -26,6 +26,7 @@ def boxes(path):
     return np.loadtxt(path, ndmin=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "seed"), [("shapes", 1), ("shapes_val", 2)])
 def test_draws_the_committed_pictures_again(tmp_path, name, seed):
     assert make_shapes(tmp_path, "--count", 3, "--seed", seed).returncode == 0
