@@ -64,13 +64,14 @@ CODE_run_evaluation := $(LOCK) requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scr
 	$(addprefix scripts/tpumake/evaluation/,found.py pictures.py running.py truth.py) \
 	$(call library,amounts bounded_run detections float_onnx letterbox memory network_input npz onnx_io pictures raw_outputs)
 CODE_evaluate := $(LOCK) scripts/evaluate.py $(addprefix scripts/tpumake/evaluation/,document.py found.py layers.py likeness.py \
-	measures.py pictures.py table.py truth.py) $(call library,detections labels letterbox network_input npz pictures raw_outputs)
+	measures.py pictures.py table.py truth.py) $(call library,columns detections labels letterbox network_input npz pictures raw_outputs)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py
 CODE_run_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/run_network.py
 CODE_measure_layers := $(CODE_run_network) scripts/toolchain/measure_layers.py
 CODE_collect_report = $(LOCK) scripts/collect_report.py $(wildcard devices/*.json scripts/tpumake/report/*.py) $(call library,amounts \
-	contract decoders profiles side_car labels model_info cvimodel_reader bmodel_reader flat_tables keys pictures)
-CODE_render_report = requirements/report.txt scripts/render_report.py $(wildcard $(addprefix scripts/tpumake/page/*.,py css js jinja))
+	contract decoders documents profiles side_car labels model_info cvimodel_reader bmodel_reader flat_tables keys pictures)
+CODE_render_report = requirements/report.txt scripts/render_report.py $(call library,columns documents) \
+	$(wildcard $(addprefix scripts/tpumake/page/*.,py css js jinja))
 CODE_import_torch := requirements/extra-torch.txt scripts/import_torch.py $(call library,importing shapes)
 CODE_import_tensorflow := requirements/extra-tensorflow.txt scripts/import_tensorflow.py $(call library,importing shapes)
 CODE_import_paddle := requirements/extra-paddle.txt scripts/import_paddle.py $(call library,importing shapes)

@@ -10,7 +10,6 @@ import click
 from tpumake import profiles, side_car
 from tpumake.cli import BadInput, CheckFailed, atomic_write, run
 from tpumake.contract import Contract, Naming, check, summary
-from tpumake.labels import metadata_of, read_labels
 from tpumake.model_info import describe
 
 _PATH = click.Path(path_type=Path)
@@ -41,12 +40,11 @@ def main(
 
     Nothing is written if the device would refuse the model, or show nonsense.
     """
-    metadata = metadata_of(names_from) if names_from else {}
-    names = read_labels(labels) if labels else []
+    naming = Naming.read(variable, names_from, labels)
     told = describe(model)
     if told["kind"] != "cvimodel":
         raise BadInput(f"{model}: a {told['kind']}; devices have profiles for cvimodels")
-    contract = check(told, profiles.read(device), Naming.of(variable, metadata, names))
+    contract = check(told, profiles.read(device), naming)
     _insist(contract, model.stem)
     feeding = side_car.Feeding(mean, scale, pixel_format)
     with atomic_write(target) as temporary:

@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 import click
 from PIL import Image
 
-from tpumake import contract, profiles
+from tpumake import contract
 from tpumake.cli import BadInput, run
 from tpumake.contract import Naming
+from tpumake.documents import read_document
 from tpumake.errors import one_line
 from tpumake.keys import Record
-from tpumake.labels import metadata_of, read_labels
 from tpumake.model_info import describe
 from tpumake.pictures import UnusableError, pixels
-from tpumake.report.facts import Evaluation, document, read_document, summary
+from tpumake.report.facts import Evaluation, document, summary
 from tpumake.report.records import read_records
 
 _PATH = click.Path(path_type=Path)
@@ -112,10 +112,7 @@ def main(
 ) -> None:
     """Write what is known of MODEL to TARGET (.json), small pictures into the folder PICTURES."""
     told = describe(model)
-    profile = profiles.read(device)
-    naming = Naming.of(variable, metadata_of(names_from) if names_from else {},
-                       read_labels(labels) if labels else [])  # fmt: skip
-    held = contract.check(told, profile, naming) if told["chip"] in profile["chips"] else None
+    held = contract.held(told, device, Naming.read(variable, names_from, labels))
     told["contract"] = contract.document(held) if held else None
     then, now = model_digests(evaluated, "inputs"), model_digests(built, "outputs")
     facts = document(

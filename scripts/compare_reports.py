@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from tpumake.cli import atomic_write, run
+from tpumake.documents import read_document
 from tpumake.errors import one_line
 from tpumake.page.comparison import comparison, lines
-from tpumake.page.page import read_facts
 
 _PATH = click.Path(path_type=Path)
 
@@ -21,7 +21,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", type=_PATH)
 def main(one: Path, two: Path, target: Path) -> None:
     """Write a page of ONE and TWO, files `*.report.json`, to TARGET (.html), and print figures."""
-    first, second = read_facts(one), read_facts(two)
+    first, second = (read_document(path, "report.schema.json") for path in (one, two))
     text = comparison(first, second)
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")

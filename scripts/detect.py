@@ -22,7 +22,7 @@ from tpumake.detections import (
     suppress,
 )
 from tpumake.drawing import Panel, side_by_side
-from tpumake.labels import label, metadata_of, names_in, read_labels
+from tpumake.labels import class_names, label
 from tpumake.letterbox import Fit, fit_input
 from tpumake.network_input import read_network_input
 from tpumake.pictures import UnusableError, pixels
@@ -140,15 +140,6 @@ def _as_document(like: Agreement | None) -> dict | None:
         name: round(value, 6) if isinstance(value, float) else value
         for name, value in like._asdict().items()
     }
-
-
-def class_names(labels: Path | None, network: Path | None) -> list[str]:
-    """The classes' names, from a list, or else from an ONNX file; none if neither has them."""
-    if labels:
-        return read_labels(labels)
-    if not network:
-        return []
-    return names_in(metadata_of(network))
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from tpumake import cli, contract, profiles
-from tpumake.contract import Contract, Naming
-from tpumake.labels import metadata_of, read_labels
+from tpumake import cli, contract
+from tpumake.contract import Naming
 from tpumake.model_info import describe, lines
 
 _PATH = click.Path(path_type=Path)
@@ -41,9 +40,7 @@ def command(
     told = describe(file)
     held = None
     if device:
-        metadata = metadata_of(names_from) if names_from else {}
-        names = read_labels(labels) if labels else []
-        held = _held(told, device, Naming.of(variable, metadata, names))
+        held = contract.held(told, device, Naming.read(variable, names_from, labels))
     if as_json:
         document = told | {"contract": contract.document(held) if held else None}
         click.echo(json.dumps(document, indent=1, allow_nan=False))
@@ -55,12 +52,6 @@ def command(
             f"{file}: damaged, the {checksum['algorithm'].upper()} of {checksum['covers']} is "
             "another than the file says; copy it again, or make it again"
         )
-
-
-def _held(told: dict, name: str, naming: Naming) -> Contract | None:
-    """The model's contract with a device; None where the device has no such chip."""
-    device = profiles.read(name)
-    return contract.check(told, device, naming) if told["chip"] in device["chips"] else None
 
 
 if __name__ == "__main__":

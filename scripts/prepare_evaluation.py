@@ -9,7 +9,7 @@ import click
 
 from tpumake.cli import atomic_write, run
 from tpumake.evaluation.pictures import EvalSet, choose
-from tpumake.labels import metadata_of, names_in, read_labels
+from tpumake.labels import class_names
 
 _PATH = click.Path(path_type=Path)
 
@@ -43,12 +43,7 @@ def main(
     SOURCE has images/ and labels/ as Ultralytics lays them out, or pictures and a .json as COCO's,
     or a folder of pictures for each class; or pictures alone.
     """
-    classes: list[str] = []
-    if labels:
-        classes = read_labels(labels)
-    elif names_from:
-        classes = names_in(metadata_of(names_from))
-    chosen = choose(source, count, seed, classes)
+    chosen = choose(source, count, seed, class_names(labels, names_from))
     with atomic_write(target) as temporary:
         temporary.write_text(chosen.to_json(), encoding="utf-8")
     click.echo(told(chosen))

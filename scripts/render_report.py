@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from tpumake.cli import atomic_write, run
-from tpumake.page.page import page, read_facts
+from tpumake.documents import read_document
+from tpumake.page.page import page
 
 _PATH = click.Path(path_type=Path)
 
@@ -19,7 +20,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("target", type=_PATH)
 def main(facts: Path, pictures: Path, target: Path) -> None:
     """Write the page of FACTS (.json), with the folder of its PICTURES, to TARGET (.html)."""
-    text = page(read_facts(facts), pictures)
+    text = page(read_document(facts, "report.schema.json"), pictures)
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     click.echo(f"{target.stat().st_size / 1e6:.2f} MB")

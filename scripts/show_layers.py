@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from tpumake.cli import BadInput, run
+from tpumake.cli import run
+from tpumake.documents import read_document
 
 WORST = 10
 PLOT = "▁▂▃▄▅▆▇█"
@@ -25,23 +26,11 @@ def main(documents: tuple[Path, ...], as_json: bool) -> None:
 
     Exit code 0; 2: one can't be read.
     """
-    found = [_read(path) for path in documents]
+    found = [read_document(path, "layers.schema.json", "layers") for path in documents]
     if as_json:
         click.echo(json.dumps(found[0] if len(found) == 1 else found, indent=1))
         return
     click.echo("\n\n".join("\n".join(lines(document)) for document in found))
-
-
-def _read(path: Path) -> dict:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["$schema"] == "layers.schema.json" and document["layers"]:
-            return document
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise BadInput(f"{path}: is no layers.json that a build made")
 
 
 def lines(document: dict) -> list[str]:

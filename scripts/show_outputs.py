@@ -11,6 +11,7 @@ import onnx
 
 from tpumake import devices, onnx_io, profiles
 from tpumake.cli import BadInput, run
+from tpumake.columns import in_columns
 from tpumake.detection_head import Head, NoHead, Tensor, find_head
 from tpumake.devices import Selection
 
@@ -124,7 +125,7 @@ def _head(head: Head) -> list[str]:
     rows += [("", role, _shape(tensor), tensor.name, "") for role, tensor in head.joined.items()]
     if head.chooses:
         rows.append(("", " and ".join(head.chooses), "", "", "chooses its boxes by itself"))
-    return _table([("stride", "what", "shape", "tensor", "because"), *rows])
+    return in_columns([("stride", "what", "shape", "tensor", "because"), *rows], words=5)
 
 
 def _devices(
@@ -142,7 +143,7 @@ def _devices(
         for at, (role, tensor) in enumerate(selection.outputs):
             own = " (its own)" if role == "own" else ""
             rows.append((*(("", "", "") if at else start), tensor.name + own, _shape(tensor)))
-    lines = _table(rows)
+    lines = in_columns(rows, words=len(rows[0]))
     lines += [f"{name}: {note}" for name, each in chosen.items() for note in each.notes]
     if outputs != "auto":
         lines.append(f"OUTPUTS = {outputs} comes first: {', '.join(built)}")
@@ -151,14 +152,6 @@ def _devices(
 
 def _shape(tensor: Tensor) -> str:
     return "×".join(str(size or "?") for size in tensor.shape) or "?"
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 if __name__ == "__main__":

@@ -80,21 +80,22 @@ def _listen(page: Page) -> tuple[list[str], list[str]]:
     return wrong, asked
 
 
-def _hovered(page: Page) -> str | None:
+def _plot(page: Page) -> tuple[float, float]:
+    """Where the middle of the first plot is, once it can be seen."""
     page.evaluate(
         "document.querySelector('.plot').scrollIntoView({block: 'center', behavior: 'instant'})"
     )
     box = page.locator(".plot").first.bounding_box()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    return box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
+
+
+def _hovered(page: Page) -> str | None:
+    page.mouse.move(*_plot(page))
     return page.evaluate(TIP)
 
 
 def _touched(page: Page) -> str | None:
-    page.evaluate(
-        "document.querySelector('.plot').scrollIntoView({block: 'center', behavior: 'instant'})"
-    )
-    box = page.locator(".plot").first.bounding_box()
-    page.touchscreen.tap(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.touchscreen.tap(*_plot(page))
     return page.evaluate(TIP)
 
 

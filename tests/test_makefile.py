@@ -253,6 +253,22 @@ def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
 PLUMBING = {"__init__", "cli", "errors", "events", "files", "folders"}
 
 
+def insist_on_code(line: str, program: str) -> set[str]:
+    """What a program imports of ours, and what that imports, is in the key of its stage.
+
+    :param line: how Make starts the stage
+    :returns: the code that is in it, below scripts/
+    """
+    covered = set(re.findall(r"--code scripts/(\S+)", line))
+    finder = ModuleFinder(path=[str(ROOT / "scripts")])
+    finder.run_script(str(ROOT / "scripts" / program))
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    needed = {str(file.relative_to(ROOT / "scripts")) for file in files}
+    assert program in needed
+    assert {name for name in needed if Path(name).stem not in PLUMBING} <= covered
+    return covered
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "program"),
@@ -273,15 +289,8 @@ PLUMBING = {"__init__", "cli", "errors", "events", "files", "folders"}
 def test_a_stages_key_covers_all_code_that_does_its_work(
     checkout: Checkout, stage: str, program: str
 ) -> None:
-    """What a program imports of ours, and what that imports, is in the key of its stage."""
     said = checkout.make("--dry-run", "tiny", "tiny_MAX_DROP=1").stdout.replace("\\\n", " ")
     line = next(line for line in said.splitlines() if f" --stage {stage} " in line)
-    covered = set(re.findall(r"--code scripts/(\S+)", line))
-    finder = ModuleFinder(path=[str(ROOT / "scripts")])
-    finder.run_script(str(ROOT / "scripts" / program))
-    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
-    needed = {str(file.relative_to(ROOT / "scripts")) for file in files}
-    assert program in needed
-    assert {name for name in needed if Path(name).stem not in PLUMBING} <= covered
+    insist_on_code(line, program)
     for lock in {"requirements/helpers.txt"} if "tpumake/" not in program else set():
         assert f"--code {lock}" in line

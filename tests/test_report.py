@@ -11,7 +11,6 @@ import re
 import shlex
 import subprocess
 from html.parser import HTMLParser
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 import jsonschema
@@ -19,7 +18,7 @@ import pytest
 from conftest import QUICK, ROOT, Checkout, copy_checkout, helper, refused
 from referencing import Registry, Resource
 from reports import HOSTILE, NAMES, evaluation, record, write_build
-from test_makefile import PLUMBING
+from test_makefile import insist_on_code
 
 from tpumake.report.facts import Evaluation, accuracy, summary
 from tpumake.report.records import Kept, by_hand, stages
@@ -350,13 +349,7 @@ def test_its_stages_keys_cover_their_code(checkout: Checkout) -> None:
     said = checkout.make("--dry-run", "tiny_int8.report").stdout.replace("\\\n", " ")
     for stage, program in (("report", "collect_report.py"), ("page", "render_report.py")):
         line = next(line for line in said.splitlines() if f" --stage {stage} " in line)
-        covered = set(re.findall(r"--code scripts/(\S+)", line))
-        finder = ModuleFinder(path=[str(ROOT / "scripts")])
-        finder.run_script(str(ROOT / "scripts" / program))
-        files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
-        needed = {str(file.relative_to(ROOT / "scripts")) for file in files}
-        assert program in needed
-        assert {name for name in needed if Path(name).stem not in PLUMBING} <= covered
+        covered = insist_on_code(line, program)
     assert {f"tpumake/page/page.{kind}" for kind in ("css", "js", "html.jinja")} <= covered
 
 

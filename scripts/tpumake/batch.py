@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from tpumake import events
+from tpumake.columns import in_columns
 from tpumake.errors import BadInput
 from tpumake.execution import die_with_parent
 from tpumake.files import atomic_write
@@ -305,13 +306,9 @@ def table(rows: list[Row]) -> list[str]:
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
-    for line, row in zip(cells, [None, *rows], strict=True):
-        # Words to the left, numbers to the right.
-        shown = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
-        shown += [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
-        lines.append("  ".join(shown).rstrip())
+    for line, row in zip(in_columns(cells, words=3), [None, *rows], strict=True):
+        lines.append(line)
         for cause in row.causes if row else ():
             lines.append(f"    {cause.cause}")
             lines += [f"    log: {cause.log}"] if cause.log else []

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
-from tpumake import decoders
+from tpumake import decoders, profiles
 from tpumake.decoders import Decoder
-from tpumake.labels import names_in
+from tpumake.labels import metadata_of, names_in, read_labels
 
-__all__ = ["Contract", "Finding", "Naming", "check", "document", "lines", "summary"]
+__all__ = ["Contract", "Finding", "Naming", "check", "document", "held", "lines", "summary"]
 
 _MB = 1 << 20
 # What a camera's picture buffers took of the same pool, in the log of a Milk-V; reCamera's have not
@@ -56,6 +57,12 @@ class Naming:
         known = tuple(names) or tuple(names_in(metadata))
         return cls(model, known, task, metadata.get("description", ""))
 
+    @classmethod
+    def read(cls, model: str, names_from: Path | None, labels: Path | None) -> Naming:
+        """From an ONNX file and a list of names, where they are given."""
+        metadata = metadata_of(names_from) if names_from else {}
+        return cls.of(model, metadata, read_labels(labels) if labels else [])
+
 
 @dataclass
 class Contract:
@@ -82,6 +89,12 @@ class Contract:
     def broken(self) -> list[Finding]:
         """What the contract fails for."""
         return [each for each in self.findings if each.severity == "error"]
+
+
+def held(told: dict, name: str, naming: Naming) -> Contract | None:
+    """A model's contract with the device of that name; None where that has no such chip."""
+    device = profiles.read(name)
+    return check(told, device, naming) if told["chip"] in device["chips"] else None
 
 
 def check(told: dict, device: dict, naming: Naming) -> Contract:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tpumake.errors import BadInput
 
-__all__ = ["label", "metadata_of", "names_in", "read_labels"]
+__all__ = ["class_names", "label", "metadata_of", "names_in", "read_labels"]
 
 # Who has more classes than this has given another file.
 _MOST = 100_000
@@ -30,6 +30,13 @@ def read_labels(path: Path) -> list[str]:
     if not names or len(names) > _MOST:
         raise BadInput(f"{path}: {len(names)} names; give a list of them, one a line")
     return names
+
+
+def class_names(labels: Path | None, network: Path | None) -> list[str]:
+    """The classes' names, from a list, or else from an ONNX file; none if neither has them."""
+    if labels:
+        return read_labels(labels)
+    return names_in(metadata_of(network)) if network else []
 
 
 def metadata_of(network: Path) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tpumake.columns import in_columns
+
 __all__ = ["gate_line", "lines"]
 
 _FIGURES = {"map50": "mAP50", "top1": "top-1"}
@@ -17,15 +19,9 @@ _COLUMNS = {
 def lines(told: dict) -> list[str]:
     """All of a document but its pictures."""
     rows = [_head(told), *(_row(told, run) for run in told["runs"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                   zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]  # fmt: skip
     return [
         _set(told),
-        *table,
+        *in_columns(rows, words=1),
         *(_of_class(told, run) for run in told["runs"][-1:] if run["measures"] and _many(run)),
         *map(_apart, told["apart"]),
         *map(gate_line, told["gates"]),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tpumake.columns import in_columns
 from tpumake.page import plots
-from tpumake.page.page import COLUMNS, both, fill, printable
+from tpumake.page.page import COLUMNS, both, fill, own_runs, printable
 
 __all__ = ["comparison", "lines"]
 
@@ -47,12 +48,7 @@ def comparison(one: dict, two: dict) -> str:
 def lines(one: dict, two: dict) -> list[str]:
     """The figures for a terminal."""
     rows = [("", one["target"], two["target"], ""), *(row[:4] for row in _figures(one, two))]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in
-                                              zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]  # fmt: skip
+    return in_columns(rows, words=1)
 
 
 def _figures(one: dict, two: dict) -> list[Figure]:
@@ -95,21 +91,14 @@ def _floats(facts: dict) -> int | None:
 def _comparable(one: dict, two: dict) -> bool:
     """Whether both were evaluated, on the same pictures."""
     both_ = one["accuracy"], two["accuracy"]
-    if not all(both_) or any(not _own(each) for each in (one, two)):
+    if not all(both_) or not all(map(own_runs, (one, two))):
         return False
     return both_[0]["set"] == both_[1]["set"] and both_[0]["task"] == both_[1]["task"]
 
 
-def _own(facts: dict) -> dict | None:
-    """What was measured of the build itself: of the model on its emulator, where that ran."""
-    runs = [run for run in facts["accuracy"]["runs"] if run["measures"] and run["variant"] and
-            facts["target"].endswith(f"_{run['variant']}")]  # fmt: skip
-    return runs[-1]["measures"] if runs else None
-
-
 def _measured(facts: dict, name: str) -> float | None:
-    measures = _own(facts)
-    value = measures[name] if measures else None
+    own = own_runs(facts)
+    value = own[-1]["measures"][name] if own else None
     return None if value is None else 100 * value
 
 

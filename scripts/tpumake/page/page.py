@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,7 +19,7 @@ from markupsafe import Markup
 from tpumake.errors import BadInput, one_line
 from tpumake.page import plots
 
-__all__ = ["COLUMNS", "both", "fill", "page", "printable", "read_facts"]
+__all__ = ["COLUMNS", "both", "fill", "own_runs", "page", "printable"]
 
 _HERE = Path(__file__).parent
 _MB = 1 << 20
@@ -35,22 +34,6 @@ _WORST = 12
 _LETTERS, _WIDTH = 30, 0.62
 # All that a plot is drawn with.
 _ELEMENTS = {"svg", "g", "path", "line", "rect", "text", "circle", "defs", "clipPath"}
-
-
-def read_facts(path: Path) -> dict:
-    """Read facts.
-
-    :raises BadInput: they can't be read, or are others
-    """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["$schema"] == "report.schema.json":
-            return facts
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise BadInput(f"{path}: is no report.json that a build made")
 
 
 def page(facts: dict, pictures: Path) -> str:
@@ -193,8 +176,7 @@ def _headline(facts: dict) -> dict | None:
     """The figure that people ask for first, and what became of it."""
     accuracy = facts["accuracy"]
     measured = [run for run in accuracy["runs"] if run["measures"]] if accuracy else []
-    own = [run for run in measured if run["variant"] and
-           facts["target"].endswith(f"_{run['variant']}")]  # fmt: skip
+    own = own_runs(facts)
     if not own:
         return None
     name, title = next(iter(COLUMNS[accuracy["task"]].items()))
@@ -202,6 +184,13 @@ def _headline(facts: dict) -> dict | None:
     which = "" if own[-1]["kind"] == "model" else f" of {own[-1]['title']}"
     return {"value": f"{100 * now:.1f}", "about": f"{title}{which}; "
             f"{measured[0]['title']} {100 * before:.1f}", "how": ""}  # fmt: skip
+
+
+def own_runs(facts: dict) -> list[dict]:
+    """What was measured of the build itself: last of the model on its emulator, if that ran."""
+    runs = facts["accuracy"]["runs"] if facts["accuracy"] else []
+    return [run for run in runs if run["measures"] and run["variant"] and
+            facts["target"].endswith(f"_{run['variant']}")]  # fmt: skip
 
 
 def _columns(accuracy: dict | None) -> list[dict]:

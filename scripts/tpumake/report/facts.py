@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from tpumake.errors import BadInput
 from tpumake.report.records import Kept, by_hand, stages, versions
 
-__all__ = ["Evaluation", "accuracy", "document", "read_document", "summary"]
+__all__ = ["Evaluation", "accuracy", "document", "summary"]
 
 _SCHEMA = "report.schema.json"
 _MB = 1 << 20
@@ -20,22 +17,6 @@ class Evaluation(dict):
     """An ``eval.json``; ``outdated`` where it was measured on a model of other bytes."""
 
     outdated = False
-
-
-def read_document(path: Path, schema: str) -> dict:
-    """Read a document that a build made.
-
-    :raises BadInput: it isn't there, or is none of that schema
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["$schema"] == schema:
-            return document
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise BadInput(f"{path}: is no {schema.split('.')[0]}.json that a build made")
 
 
 def document(
