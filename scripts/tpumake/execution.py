@@ -33,6 +33,9 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 SCRIPTS = Path(__file__).resolve().parent.parent
 # A disk with less room than this (bytes) is full.
 NO_ROOM = 1 << 16
+# The same where a tool died of SIGBUS, writing to a mapped file: it took away what it had written,
+# and a model with its weights can be as large.
+NO_ROOM_FOR_PAGES = 1 << 28
 
 
 class Ended(NamedTuple):
@@ -131,7 +134,8 @@ def _insist_on_room(log: str, build: Path) -> None:
     for number in (errno.ENOSPC, errno.EDQUOT):
         if os.strerror(number) in log:
             raise OSError(number, os.strerror(number), str(build))
-    if shutil.disk_usage(build).free < NO_ROOM:
+    least = NO_ROOM_FOR_PAGES if "Bus error" in log else NO_ROOM
+    if shutil.disk_usage(build).free < least:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
 
 
