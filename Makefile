@@ -277,7 +277,7 @@ $(BUILD)/%/$(CHIP)/logs/qtable.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f
 FLOAT_bm1684x := F16
 FLOAT_bm1684  := F32
 float_mode  = $(or $(filter-out auto,$(call get,$1,FP_TYPE)),$(FLOAT_$(CHIP)),BF16)
-float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
+float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(searched)))
 float_flags = --mode $(float_mode) $(call option,$1,FLOAT_LAYERS,--float) $(if $(float_table),--table $(call quoted,$(float_table)))
 float_parameters = $(float_flags) $(CODE_merge_qtable)
 float_made = $(BUILD)/$m/$(CHIP)/$m_float_table
@@ -286,7 +286,8 @@ $(BUILD)/%/$(CHIP)/logs/float.key: $(BUILD)/$$m/$$m_calib_table $$(call as_prere
 		$(BUILD)/$$m/$(CHIP)/float.parameters $(BUILD)/.code/merge_qtable.text $$(call lost,float)
 	$(call stage,float) --in '$<' $(if $(call float_table,$m),--in table=$(call quoted,$(call float_table,$m))) \
 	  $(call helper,merge_qtable) '$<' '{work}/$(notdir $(float_made))' $(call float_flags,$m)
-qtable = $(BUILD)/$1/$(CHIP)/$1$(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),_float_table,_qtable)
+searched = $(BUILD)/$1/$(CHIP)/$1_$(if $(call get,$1,QTABLE_GOAL),goal_table,qtable)
+qtable   = $(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),$(BUILD)/$1/$(CHIP)/$1_float_table,$(searched))
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 # A list of inputs or outputs restricts its switch, and does nothing without it: so it stands for both.
@@ -309,7 +310,7 @@ deploy_parameters = $(deploy_flags) $(filter-out %_calib_table,$(calibrated)) $(
 # A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
 already    = $(filter TFLITE,$(direct))
 calibrated = $(if $(already),,$(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))))
-tables = $(foreach each,$(calibrated),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)')
+tables = $(foreach each,$(calibrated),--in '$(subst _goal_table,_qtable,$(subst _float_table,_qtable,$(notdir $(each))))=$(each)')
 # tpu_mlir runs a quantised network only when it is compiled; what that is compared with comes from
 # the network itself.
 referring  = $(if $(already),$(definition))
@@ -355,6 +356,7 @@ $(BUILD)/%.contract.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.cvimodel $(BUILD)/$$m/$(CH
 include mk/detect.mk    # detect: one picture through networks and models, side by side
 include mk/layers.mk    # layers: what a precision does to each
 include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
+include mk/goal.mk      # goal: float layers for mix, searched by what they are worth
 include mk/report.mk    # report: all that is known of a build, on a page
 
 # ---------------------------------------------------------------------------------------------
@@ -395,7 +397,7 @@ endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
 # and does so in its recipe: prerequisites of all models are looked into whenever Make starts.
-why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of)))
+why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of),$(variant_of)))
 # The model of a target, which is a model or one of its variants; the variant of the latter.
 model_of   = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
 variant_of = $(patsubst $(model_of)_%,%,$1)
@@ -403,7 +405,7 @@ variant_of = $(patsubst $(model_of)_%,%,$1)
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,$(samples)),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
 	'$(BUILD)/$1/logs/transform.key' $(if $(filter %_calib_table,$(calibrated)),'$(BUILD)/$1/logs/calibrate.key') \
-	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/$(if $(call get,$1,QTABLE_GOAL),goal,qtable).key') \
 	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 

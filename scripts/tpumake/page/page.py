@@ -105,6 +105,7 @@ def _shown(facts: dict, pictures: Path) -> dict:
         "memory_parts": parts,
         "memory_plot": both(plots.memory, parts, _limits(ion)),
         "layer_plot": both(plots.layers, layers, facts["outputs"]) if layers else None,
+        "goal_plot": both(plots.goal, facts["goal"]) if facts["goal"] else None,
         "worst": _worst(layers),
         "histograms": _histograms(layers),
         "json_name": f"{facts['target']}.report.json",

@@ -26,12 +26,14 @@ def document(
     info: dict,
     layers: dict | None,
     evaluations: Sequence[Evaluation],
+    goal: dict | None = None,
 ) -> dict:
     """All facts of a build; ``pictures`` are the worst of its own evaluation.
 
     :param info: what the model is, schemas/info.schema.json
     :param layers: schemas/layers.schema.json; None where they can't be measured
     :param evaluations: of all variants of the model, schemas/eval.schema.json
+    :param goal: what was tried to make it good enough, schemas/qtable_goal.schema.json
     """
     own = next((each for each in evaluations if each["target"] == target), None)
     return {
@@ -45,6 +47,7 @@ def document(
         "layers": layers,
         "outputs": _outputs(info, layers) if layers else [],
         "accuracy": accuracy(evaluations),
+        "goal": goal,
         "pictures": _pictures(own, variant) if own else [],
     }
 
