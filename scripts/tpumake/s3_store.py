@@ -83,13 +83,15 @@ class S3Store:
             self.obstore.put(self.bucket, name, source)
         except (self.exceptions.PermissionDeniedError, self.exceptions.UnauthenticatedError):
             raise NoWrites("it lets nobody write who has these keys") from None
+        except (self.exceptions.NotFoundError, FileNotFoundError):
+            raise Unusable("there is no such bucket") from None
         except self.exceptions.BaseError as error:
             raise Unusable(_cause(error)) from None
 
 
 def _cause(error: Exception) -> str:
-    """The first line of what the library says, without keys."""
-    text = (str(error).splitlines() or [type(error).__name__])[0]
+    """What the library says, without keys: the end of its first line, behind what it tried."""
+    text = (str(error).splitlines() or [type(error).__name__])[0].rpartition(" - ")[2]
     for name in KEYS:
         if os.environ.get(name):
             text = text.replace(os.environ[name], "…")
