@@ -474,6 +474,21 @@ def test_files_come_before_the_entry_and_only_once(
     assert server.asked == [("GET", f"/ac/{digest}")]
 
 
+def test_an_entry_without_sizes_stays_here(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions before this one wrote such."""
+    cache = Cache(tmp_path / "cache", 10**9)
+    digest = filled(cache, 2, tmp_path / "made")
+    (place,) = entries(cache.folder)
+    entry = json.loads(place.read_text())
+    del entry["sizes"], entry["seal"]
+    place.write_text(json.dumps(entry | {"seal": seal(entry)}))
+    assert cache.find(Key("dataset", [], {}, {})) is not None
+    assert exchange.keep(store_of(server, monkeypatch), cache, digest, False, ignore) == 0
+    assert server.asked == []
+
+
 def test_there_is_no_entry_where_a_file_could_not_be_kept(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -725,7 +740,8 @@ def test_help_and_make_show_no_password(checkout: Checkout) -> None:
 
 S3 = {
     "AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "s3cretkey",
-    "AWS_REGION": "eu-test-1", "S3_VENV": str(Path(os.environ.get("S3_VENV", ROOT / ".s3")).absolute()),
+    "AWS_REGION": "eu-test-1",
+    "S3_VENV": str(Path(os.environ.get("S3_VENV", ROOT / ".s3")).absolute()),
 }  # fmt: skip
 
 
