@@ -6,7 +6,7 @@ S3      := $(S3_VENV)/ready
 S3_FROM := requirements/s3.txt
 KNOBS += S3_VENV
 export S3_VENV
-$(S3): $(call outdated,$(S3),$(S3_FROM),$(S3_VENV)/bin/python)
+$(S3): $$(call outdated,$(S3),$(S3_FROM),$(S3_VENV)/bin/python)
 	@$(if $(JSON),>&2) $(PYTHON) scripts/setup_venv.py '$(S3_VENV)' $(S3_FROM) && cat $(S3_FROM) > '$@'
 
 .PHONY: cache

@@ -21,7 +21,7 @@ S3_SERVER_VENV ?= .s3-server
 S3_SERVER      := $(S3_SERVER_VENV)/ready
 S3_SERVER_FROM := requirements/s3-server.txt
 KNOBS += S3_SERVER_VENV
-$(S3_SERVER): $(call outdated,$(S3_SERVER),$(S3_SERVER_FROM),$(S3_SERVER_VENV)/bin/python)
+$(S3_SERVER): $$(call outdated,$(S3_SERVER),$(S3_SERVER_FROM),$(S3_SERVER_VENV)/bin/python)
 	@$(PYTHON) scripts/setup_venv.py '$(S3_SERVER_VENV)' $(S3_SERVER_FROM) && cat $(S3_SERVER_FROM) > '$@'
 
 ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
