@@ -138,6 +138,10 @@ def dripping(handler: Handler) -> None:
         time.sleep(0.1)
 
 
+def dripping_files(handler: Handler) -> bool | None:
+    return dripping(handler) if "/cas/" in handler.path else False
+
+
 def closing(handler: Handler) -> None:
     handler.close_connection = True
 

@@ -211,6 +211,7 @@ def test_tools_are_not_told(tmp_path: Path, server: Server) -> None:
 FAULTS = {
     "silent": (servers.silent, "its answer took more than 1 s|no answer in time"),
     "dripping": (servers.dripping, "its answer took more than 1 s"),
+    "dripping files": (servers.dripping_files, "[0-9.]+ MB took more than 1 s"),
     "closing": (servers.closing, "closed the connection without an answer"),
     "gibberish": (servers.gibberish, "220 smtp"),
     "failing": (servers.failing, "answers GET with 500"),
