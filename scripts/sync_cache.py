@@ -57,7 +57,7 @@ def exchange(verb: str, digest: str, anew: bool) -> None:
     except Unusable as error:
         tell(result="unusable", cause=str(error))
     except OSError as error:
-        tell(result="local", cause=f"{error.filename or cache.folder}: {error.strerror}")
+        tell(result="local", cause=f"{error.filename or cache.folder}: {error.strerror or error}")
 
 
 def main() -> None:

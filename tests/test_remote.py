@@ -199,7 +199,7 @@ def test_tools_are_not_told(tmp_path: Path, server: Server) -> None:
         "--", "/bin/sh", "-c", "env; cp in out",
     ]  # fmt: skip
     own = {"CACHE": "1", "CACHE_DIR": str(tree.cache), "CACHE_REMOTE": remote,
-           "CACHE_REMOTE_TOKEN": "t0ken"}  # fmt: skip
+           "CACHE_REMOTE_TOKEN": "t0ken", "MAKEFLAGS": f" -- CACHE_REMOTE={remote}"}  # fmt: skip
     subprocess.run(command, cwd=tree.folder, env=os.environ | own, check=True, capture_output=True)
     log = (tree.folder / "logs/stage.log").read_text()
     assert "CACHE_DIR" in log
@@ -438,6 +438,14 @@ def filled(cache: Cache, count: int, folder: Path) -> str:
     key = Key("dataset", [], {}, {})
     cache.put(Record(key, {"set": digests}, "figure"), [folder / "set"], "log")
     return key.digest
+
+
+def test_a_disk_that_is_full_is_not_the_servers_fault(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = next(name for name in server.kept if "/cas/" in name)[1:]
+    with pytest.raises(OSError, match="No space left"):
+        store_of(server, monkeypatch).get(name, Path("/dev/full"), 10**6)
 
 
 def store_of(server: Server, monkeypatch: pytest.MonkeyPatch, path: str = "") -> HttpStore:

@@ -209,6 +209,10 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
         if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD", events.VARIABLE, *SECRETS)
         and not name.startswith("MALLOC_")
     }
+    # Make hands on what was on its command line.
+    if any(name in environment.get("MAKEFLAGS", "") for name in SECRETS):
+        for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):
+            environment.pop(name, None)
     if "TPUMAKE_PRELOAD" in environment:
         environment["LD_PRELOAD"] = environment["TPUMAKE_PRELOAD"]
     environment |= job.environment

@@ -8,6 +8,7 @@ what is left to do: redirects, and names and passwords.
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
 import netrc
 import os
@@ -138,6 +139,9 @@ class HttpStore:
                     return
             raise Unusable("it redirects for ever")
         except (OSError, http.client.HTTPException, ValueError) as error:
+            # A disk that is full here is no fault of the server's.
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise Unusable(_cause(error)) from None
 
     def _next(self, method: str, url: str, answer: http.client.HTTPResponse) -> str:
