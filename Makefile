@@ -41,6 +41,12 @@ WHY ?= 0
 CACHE_DIR ?= $(or $(if $(filter environment,$(origin XDG_CACHE_HOME)),$(XDG_CACHE_HOME)),$(HOME)/.cache)/tpumake
 CACHE ?= 1
 CACHE_MAX ?= 5G
+# CACHE_REMOTE: a cache that several machines share, http://host/path, https://host/path or s3://bucket/prefix;
+# CACHE_REMOTE_MODE: read-only, or read-write to keep there what is built here; CACHE_REMOTE_TIMEOUT: seconds that it may
+# take to answer.
+CACHE_REMOTE ?=
+CACHE_REMOTE_MODE ?= read-only
+CACHE_REMOTE_TIMEOUT ?= 10
 # MEMORY: what all stages that run at once may take, by default most of what there is.
 MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
@@ -69,7 +75,8 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
+	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # ---------------------------------------------------------------------------------------------
@@ -87,7 +94,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310 EXTRAS
+export V WHY JSON CACHE_DIR CACHE CACHE_MAX CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY VENV PYTHON310 EXTRAS
 # Stages start too often to compile their Python each time, which some containers ask for.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -358,6 +365,7 @@ include mk/layers.mk    # layers: what a precision does to each
 include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
 include mk/goal.mk      # goal: float layers for mix, searched by what they are worth
 include mk/report.mk    # report: all that is known of a build, on a page
+include mk/cache.mk     # cache: what is kept of the stages, here and elsewhere
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza

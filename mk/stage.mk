@@ -42,7 +42,7 @@ library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wildcard devices/*.json scripts/tpumake/preflight/*.py \
 	scripts/tpumake/preflight/*.json scripts/tpumake/downgrade/*.py) \
-	$(call library,onnx_io detection_head devices profiles static_shapes labels pictures samples shapes npz amounts)
+	$(call library,onnx_io detection_head devices profiles static_shapes labels pictures samples shapes npz amounts address)
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples shapes npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite shapes)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)

@@ -202,14 +202,21 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
+    from tpumake.address import SECRETS
+
     # Results follow the layout of the heap, so nobody's settings of the allocator, nor another one
-    # or other libraries that use it, reach the tools. What a build notes of itself is not theirs.
+    # or other libraries that use it, reach the tools. What a build notes of itself is not theirs,
+    # nor are passwords.
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD", events.VARIABLE)
+        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD", events.VARIABLE, *SECRETS)
         and not name.startswith("MALLOC_")
     }
+    # Make hands on what was on its command line.
+    if any(name in environment.get("MAKEFLAGS", "") for name in SECRETS):
+        for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):
+            environment.pop(name, None)
     if "TPUMAKE_PRELOAD" in environment:
         environment["LD_PRELOAD"] = environment["TPUMAKE_PRELOAD"]
     environment |= job.environment

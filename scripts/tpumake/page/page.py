@@ -165,7 +165,7 @@ def _tiles(facts: dict, pool: int | None) -> list[dict]:
                       "about": f"contract with {contract['device']}",
                       "how": "good" if contract["kept"] else "bad"})  # fmt: skip
     seconds = [each["seconds"] for each in facts["stages"]]
-    cached = sum(each["cached"] is True for each in facts["stages"])
+    cached = sum(each["cached"] in (True, "remote") for each in facts["stages"])
     if all(seconds):
         about = f"of work; {cached} of {len(seconds)} stages from the cache"
         tiles.append({"value": f"{sum(seconds):.0f} s", "about": about,

@@ -131,7 +131,7 @@ def summary(facts: dict) -> list[str]:
     lines = [f"{facts['target']} for {facts['chip']}: {info['size'] / 1e6:.2f} MB, "
              f"memory {memory['total'] / _MB:.1f} MB{_of_pool(contract)}"]  # fmt: skip
     ran = [each["seconds"] for each in facts["stages"] if each["cached"] is False]
-    cached = sum(each["cached"] is True for each in facts["stages"])
+    cached = sum(each["cached"] in (True, "remote") for each in facts["stages"])
     lines.append(f"stages: {len(ran)} ran here in {sum(ran):.1f} s, {cached} came from the cache")
     lines += [_accuracy_line(facts["accuracy"], run) for run in _shown(facts["accuracy"])[:4]]
     if facts["layers"]:
