@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT, Checkout, copy_checkout, copy_project
+from conftest import QUICK, ROOT, Checkout, Toolchain, copy_checkout, copy_project
 
 SCHEMA = json.loads((ROOT / "schemas/eval.schema.json").read_text())
 SHAPES = ["circle", "square", "triangle", "star"]
@@ -212,3 +212,38 @@ def test_a_killed_run_goes_on_where_it_was(evaluated: tuple[Checkout, dict]) -> 
     after = kept(made.path)
     assert len(after) == 7
     assert between.items() <= after.items()
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
+def test_a_goal_does_better_than_the_tools_search(
+    checkout: Checkout, toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guides' case: the shapes model with its last output, which INT8 spoils.
+
+    By the cosine of that output, most of which are boxes, the tool finds INT8 good enough; told to
+    want more, it searches from the input on, and breaks off before the head.
+    """
+    whole = ["yolo11n_OUTPUTS=output0", "yolo11n_DEVICE=none", "VALIDATE=0", "yolo11n_TUNE_NUM=0"]
+    checkout.make("yolo11n_mix", "yolo11n_QTABLE_GOAL=0.005", *whole)
+    folder = checkout.path / "build/yolo11n"
+    document = json.loads((folder / "cv181x/yolo11n_goal.json").read_text())
+    points = {each["float_layers"]: each["drop"] for each in document["points"]}
+    assert points[0] > 0.9
+    for part in ("yolo11n.mlir", "yolo11n_top_f32_all_weight.npz", "yolo11n_calib_table"):
+        shutil.copy(folder / part, tmp_path)
+    monkeypatch.setenv("TPUMAKE_TOOLS", str(ROOT / "scripts/toolchain_bin"))
+    words = [
+        "run_qtable.py", "yolo11n.mlir", "--dataset", str(folder.parent / "datasets/shapes"),
+        "--input_num", "5", "--expected_cos", "0.99999", "--min_layer_cos", "0.9999",
+        "--processor", "cv181x", "--calibration_table", "yolo11n_calib_table", "-o", "theirs",
+    ]  # fmt: skip
+    toolchain.run(words, tmp_path)
+    rows = (tmp_path / "theirs").read_text().splitlines()
+    count = sum(1 for row in rows if row and row[0] != "#")
+    assert count > 0
+    words = [*whole, f"yolo11n_QTABLE={tmp_path / 'theirs'}", "QUICK=1", "JSON=1"]
+    runs = json.loads(checkout.make("yolo11n_mix.eval", *words).stdout)["runs"]
+    drop = runs[0]["measures"]["map50"] - runs[-1]["measures"]["map50"]
+    assert min(points[number] for number in points if number <= count) <= drop
+    assert min(points.values()) <= 0.005
