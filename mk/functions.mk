@@ -8,7 +8,7 @@ get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
 path            = $(patsubst -%,./-%,$(call at_home,$(call placed,$(subst $(space),?,$(call get,$1,$2)))))
 at_home         = $(patsubst ~/%,$(HOME)/%,$1)
 # What is relative is seen from PATHS_FROM.
-from           := $(if $(PATHS_FROM),$(call at_home,$(patsubst %/,%,$(subst $(space),?,$(PATHS_FROM))))/)
+from           := $(if $(PATHS_FROM),$(call at_home,$(patsubst %/,%,$(patsubst %/.,%,$(subst $(space),?,$(PATHS_FROM)))))/)
 placed          = $(if $(filter /% ~/% none,$1),$1,$(addprefix $(from),$1))
 as_prerequisite = $(subst ?,\$(space),$1)
 quoted          = '$(subst ?,$(space),$(subst ','\'',$1))'

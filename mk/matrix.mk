@@ -22,3 +22,9 @@ inputs_json    = $(call json_items,$(foreach name,$(FILES) DATASET $(LISTS),$(if
 	json_words,$(call input_files,$1,$(name)))])))
 input_files    = $(if $(call file_of,$1,$2),$(if $(filter TEST_INPUT,$2),$(test_files),$(call file_of,$1,$2)))
 json_words     = $(subst $(space),$(comma),$(strip $(foreach each,$1,$(call json,$(each)))))
+
+# setup.key: what the environments are made from, as one digest, for a build server's cache to have them under.
+MADE_FROM = $(HELPERS_FROM) $(TOOLS_FROM) $(REPORT_FROM) $(foreach each,$(EXTRA),$(call extra_from,$(each)))
+.PHONY: setup.key
+setup.key:
+	@cat $(MADE_FROM) | sha256sum | cut -c 1-16

@@ -40,7 +40,7 @@ class Changes(NamedTuple):
     """What differs from a commit: ``files`` in the working tree at ``top``.
 
     ``before`` is what could be built then, by chip; one is missing where that could not be found
-    out. ``lock`` holds the digests of networks that are fetched.
+    out. ``lock`` holds the digests of networks that are fetched; ``lists`` say what is wanted.
     """
 
     top: Path
@@ -48,6 +48,7 @@ class Changes(NamedTuple):
     files: list[Path]
     before: dict[str, Catalogue]
     lock: Path
+    lists: list[Path]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def plan(
     """The targets that are to be built, each with the reason.
 
     :param known: what can be built, by chip
-    :param code: files and folders of the project that do the work
+    :param code: files and folders of tpumake's own that do the work, as they are called there
     """
     everything = _code_changed(code, changes) if changes else ""
     told: dict[tuple[str, str], str] = {}
@@ -102,10 +103,11 @@ def plan(
 
 
 def _code_changed(code: list[Path], changes: Changes) -> str:
-    inside = [path for path in code if path.is_relative_to(changes.top)]
-    # Where tpumake lies elsewhere, the workflows say which version of it is used.
-    looked_at = inside or [changes.top / ".github"]
-    return _first(touched(looked_at, changes.files), changes)
+    looked_at = [changes.top / path for path in code]
+    if not (changes.top / "scripts/plan_matrix.py").is_file():
+        # In another's project the workflows say which tpumake is used, or it is a part of the tree.
+        looked_at = [changes.top / ".github", Path.cwd()]
+    return _first(touched([*looked_at, *changes.lists], changes.files), changes)
 
 
 def _newly_declared(target: Target, before: Catalogue | None) -> str:
@@ -198,9 +200,10 @@ def find_changes(
         ) from None
     listed = _git(top, "diff", "--name-only", "-z", "--no-renames", commit, "--")
     listed += _git(top, "ls-files", "--others", "--exclude-standard", "-z")
-    files = sorted({top / name for name in listed.split("\0") if name})
+    # With a / at its end it is a checkout of something else.
+    files = sorted({top / name for name in listed.split("\0") if name and name[-1] != "/"})
     before = _before(top, commit, known, folder, stanzas, make)
-    return Changes(top, commit, files, before, folder.resolve() / "models/fetched.lock")
+    return Changes(top, commit, files, before, folder.resolve() / "models/fetched.lock", [])
 
 
 def _before(
@@ -309,13 +312,14 @@ def main() -> int:
     known = {chip: first if chip == first.chip else catalogue(chosen.make, chip, INPUTS)
              for chip in chips}  # fmt: skip
     wanted = _possible(wanted, known, bool(chosen.list))
-    changes, code = None, [path.resolve() for path in chosen.code]
+    changes = None
     if chosen.changed:
         changes = find_changes(chosen.changed, known, chosen.folder, chosen.stanzas, chosen.make)
         # What a list names may be new in it.
-        code += [chosen.list.expanduser().resolve()] if chosen.list else []
+        lists = [chosen.list.expanduser().resolve()] if chosen.list else []
+        changes = changes._replace(lists=lists)
     include = []
-    for each, reason in plan(wanted, known, changes, code):
+    for each, reason in plan(wanted, known, changes, chosen.code):
         target = known[each.chip].targets[each.target]
         include.append(entry(target, each.chip, known[each.chip].models[target.model]))
         if reason:
