@@ -346,10 +346,10 @@ class Server:
         # A runner's label and minutes have to be of the types that GitHub takes.
         assert isinstance(filled(job["runs-on"], contexts), (str, list))
         assert isinstance(filled(job["timeout-minutes"], contexts), int)
-        folder = self.folder / f"run-{self.run_number}" / re.sub(r"\W+", "-", result.name)
-        # The home has the same path on all hosted runners, and nothing in it.
-        shutil.rmtree(self.folder / "home", ignore_errors=True)
-        running = Job(result, folder / "work/a project", self.folder / "home", folder / "temp",
+        # These have the same paths on all hosted runners, and nothing in them.
+        folder = self.folder / "runner"
+        shutil.rmtree(folder, ignore_errors=True)
+        running = Job(result, folder / "work/a project", folder / "home", folder / "temp",
                       contexts["github"], contexts)  # fmt: skip
         for place in (running.workspace, running.home, running.temporary):
             place.mkdir(parents=True)
