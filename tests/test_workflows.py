@@ -165,6 +165,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     folder = tmp_path_factory.mktemp("server")
     tpumake, project, home = folder / "tpumake", folder / "project", folder / "kept home"
     copy_project(tpumake)
+    # Each job checks it out, and needs none of these.
+    for name in ("datasets", "models", "examples", "training", "tests"):
+        shutil.rmtree(tpumake / name)
     for path in (*WORKFLOWS, ACTION, ROOT / ".github/models.txt", ROOT / ".gitignore"):
         target = tpumake / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -252,13 +255,15 @@ def test_somebodys_project_from_plan_to_table(server: Server) -> None:
     assert [each.status for each in done.values()] == ["success", "skipped", "skipped"]
     assert "nothing that a model depends on has changed" in done["plan"].said
 
-    # Another version of tpumake builds all, here from the cache; nothing new is in there to save.
+    # Another workflow, or version of tpumake, builds all: from the cache, with nothing to save.
     workflow = project / ".github/workflows/models.yml"
-    workflow.write_text(workflow.read_text() + "# newer\n")
+    workflow.write_text(workflow.read_text() + "      report: false\n")
     done = push(server)
     assert list(done) == ["plan", *LEGS, "all models"]
     assert "2 cached; " in done["all models"].summary
     assert server.saved == []
+    kept = {path.name for path in (server.artifacts() / "model-gate_int8-cv181x").iterdir()}
+    assert kept == {"all.json", "gate_int8.cvimodel", "gate_int8.json"}
 
     # A network that is none fails its job, with the cause in the table and a report of the bug.
     (project / "models.mk").write_text(f"{STANZA}gate_VARIANTS = bf16\n")
