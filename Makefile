@@ -43,6 +43,12 @@ WHY ?= 0
 CACHE_DIR ?= $(or $(if $(filter environment,$(origin XDG_CACHE_HOME)),$(XDG_CACHE_HOME)),$(HOME)/.cache)/tpumake
 CACHE ?= 1
 CACHE_MAX ?= 5G
+# CACHE_REMOTE: a cache that several machines share, http://host/path, https://host/path or s3://bucket/prefix;
+# CACHE_REMOTE_MODE: read-only, or read-write to keep there what is built here; CACHE_REMOTE_TIMEOUT: seconds that it may
+# take to answer.
+CACHE_REMOTE ?=
+CACHE_REMOTE_MODE ?= read-only
+CACHE_REMOTE_TIMEOUT ?= 10
 # MEMORY: what all stages that run at once may take, by default most of what there is.
 MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
@@ -71,7 +77,8 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS PATHS_FROM CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS PATHS_FROM CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
+	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # ---------------------------------------------------------------------------------------------
@@ -89,7 +96,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310 EXTRAS
+export V WHY JSON CACHE_DIR CACHE CACHE_MAX CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY VENV PYTHON310 EXTRAS
 # Stages start too often to compile their Python each time, which some containers ask for.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -279,7 +286,7 @@ $(BUILD)/%/$(CHIP)/logs/qtable.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f
 FLOAT_bm1684x := F16
 FLOAT_bm1684  := F32
 float_mode  = $(or $(filter-out auto,$(call get,$1,FP_TYPE)),$(FLOAT_$(CHIP)),BF16)
-float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
+float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(searched)))
 float_flags = --mode $(float_mode) $(call option,$1,FLOAT_LAYERS,--float) $(if $(float_table),--table $(call quoted,$(float_table)))
 float_parameters = $(float_flags) $(CODE_merge_qtable)
 float_made = $(BUILD)/$m/$(CHIP)/$m_float_table
@@ -288,7 +295,8 @@ $(BUILD)/%/$(CHIP)/logs/float.key: $(BUILD)/$$m/$$m_calib_table $$(call as_prere
 		$(BUILD)/$$m/$(CHIP)/float.parameters $(BUILD)/.code/merge_qtable.text $$(call lost,float)
 	$(call stage,float) --in '$<' $(if $(call float_table,$m),--in table=$(call quoted,$(call float_table,$m))) \
 	  $(call helper,merge_qtable) '$<' '{work}/$(notdir $(float_made))' $(call float_flags,$m)
-qtable = $(BUILD)/$1/$(CHIP)/$1$(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),_float_table,_qtable)
+searched = $(BUILD)/$1/$(CHIP)/$1_$(if $(call get,$1,QTABLE_GOAL),goal_table,qtable)
+qtable   = $(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),$(BUILD)/$1/$(CHIP)/$1_float_table,$(searched))
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 # A list of inputs or outputs restricts its switch, and does nothing without it: so it stands for both.
@@ -311,7 +319,7 @@ deploy_parameters = $(deploy_flags) $(filter-out %_calib_table,$(calibrated)) $(
 # A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
 already    = $(filter TFLITE,$(direct))
 calibrated = $(if $(already),,$(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))))
-tables = $(foreach each,$(calibrated),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)')
+tables = $(foreach each,$(calibrated),--in '$(subst _goal_table,_qtable,$(subst _float_table,_qtable,$(notdir $(each))))=$(each)')
 # tpu_mlir runs a quantised network only when it is compiled; what that is compared with comes from
 # the network itself.
 referring  = $(if $(already),$(definition))
@@ -357,7 +365,9 @@ $(BUILD)/%.contract.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.cvimodel $(BUILD)/$$m/$(CH
 include mk/detect.mk    # detect: one picture through networks and models, side by side
 include mk/layers.mk    # layers: what a precision does to each
 include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
+include mk/goal.mk      # goal: float layers for mix, searched by what they are worth
 include mk/report.mk    # report: all that is known of a build, on a page
+include mk/cache.mk     # cache: what is kept of the stages, here and elsewhere
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -398,7 +408,7 @@ endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
 # and does so in its recipe: prerequisites of all models are looked into whenever Make starts.
-why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of)))
+why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of),$(variant_of)))
 # The model of a target, which is a model or one of its variants; the variant of the latter.
 model_of   = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
 variant_of = $(patsubst $(model_of)_%,%,$1)
@@ -406,7 +416,7 @@ variant_of = $(patsubst $(model_of)_%,%,$1)
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,$(samples)),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
 	'$(BUILD)/$1/logs/transform.key' $(if $(filter %_calib_table,$(calibrated)),'$(BUILD)/$1/logs/calibrate.key') \
-	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/$(if $(call get,$1,QTABLE_GOAL),goal,qtable).key') \
 	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
