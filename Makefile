@@ -19,8 +19,10 @@ help:
 
 # Every knob can be given on the command line or in the environment.
 #
-# STANZAS: the file of stanzas; all paths in it are seen from here.
+# STANZAS: the file of stanzas. PATHS_FROM: the folder that it, and all paths in it, are seen from, if not from here:
+# that of a project of yours which has stanzas, networks and pictures, and tpumake beside it.
 STANZAS ?= models.mk
+PATHS_FROM ?=
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
 # DEVICE: whose software is to understand the model: a name of devices/*.json.
@@ -75,7 +77,7 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
+KNOBS := STANZAS PATHS_FROM CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
 	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
@@ -224,7 +226,7 @@ transform_parameters = $(definition_files) $(transform_flags) $(call validating,
 # What models are compared on: TEST_INPUT, files with commas between, or the set's first sample; for networks
 # of several inputs a file for each, or one .npz for all. The tools look at suffixes, OpenCV only at a
 # picture's content: hence one name for all kinds of them.
-test_files = $(or $(patsubst ~/%,$(HOME)/%,$(subst $(comma), ,$(subst $(space),?,$(call get,$1,TEST_INPUT)))),$(patsubst %,$(BUILD)/datasets/$(dataset)/Calibration%.*,$(call files_of_sample,$1)))
+test_files = $(or $(foreach each,$(subst $(comma), ,$(subst $(space),?,$(call get,$1,TEST_INPUT))),$(call at_home,$(call placed,$(each)))),$(patsubst %,$(BUILD)/datasets/$(dataset)/Calibration%.*,$(call files_of_sample,$1)))
 test_kind  = $(or $(filter .npz .npy,$(if $(call get,$1,TEST_INPUT),$(suffix $(firstword $(test_files))),$(tensors))),.jpg)
 test_named = $(join $(patsubst %,$1_test%$(test_kind)=,$(if $(word 2,$(test_files)),$(wordlist 1,$(words $(test_files)),$(NUMBERS)))),$(if $(word 2,$(test_files)),,$1_test$(test_kind)=)$(test_files))
 test_names = $(subst $(space),$(comma),$(strip $(foreach each,$(test_named),$(firstword $(subst =, ,$(each))))))
@@ -387,7 +389,8 @@ endef
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
 define fetched
 $2: | $(HELPERS)
-	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(subst ','\'',$(call get,$1,URL))' '$$@'
+	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(subst ','\'',$(call get,$1,URL))' '$$@' \
+	  --lock $(call quoted,$(from)models/fetched.lock)
 endef
 
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
@@ -420,7 +423,7 @@ records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)
 # The Makefile's own variables, which a stanza called `model`, say, has nothing to do with.
 before := $(.VARIABLES)
 own     = $(foreach each,$(filter $1_%,$(before)),$(if $(filter file,$(origin $(each))),$(each)))
-include $(STANZAS)
+include $(foreach each,$(STANZAS),$(call as_prerequisite,$(call placed,$(each))))
 
 .PHONY: all
 # all: one more make for everything, so that what came of each target is told at the end, whatever
@@ -433,5 +436,6 @@ event = $(if $(TPUMAKE_EVENTS),$(file >>$(TPUMAKE_EVENTS),$1))
 
 include mk/convert.mk   # networks without a stanza
 include mk/ask.mk       # what tells of models, and builds nothing new
+include mk/matrix.mk    # what a build server is to build
 include mk/help.mk
 include mk/project.mk   # test, lint, lock, bench, clean

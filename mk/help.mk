@@ -9,6 +9,8 @@ make add MODEL=… IMAGES=…    append that stanza to $(STANZAS)
 make MODEL, make all         every variant of a model's stanza; of all models, with a table at the end
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
+make -s matrix               the same as jobs for GitHub, in JSON: of all stanzas, or LIST=FILE; CHANGED=REVISION: only
+                             what has changed since then
 make MODEL_VARIANT.check     all that can be known beforehand: stanza, network, pictures, machine (MODEL.check; JSON=1)
 make doctor                  the machine, and all models in brief (JSON=1)
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)

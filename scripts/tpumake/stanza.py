@@ -26,8 +26,8 @@ __all__ = [
 RESERVED = frozenset(
     ("add", "all", "bench", "bugreport", "cache", "clean", "compare", "convert", "converted",
      "datasets", "distclean", "doctor", "examples", "help", "info", "lint", "list", "lock", "logs",
-     "setup", "sources", "test", "ACCEPT", "CHECK", "DEFAULT", "FITS", "FRAMEWORK", "READER",
-     "definition")
+     "matrix", "setup", "sources", "test", "ACCEPT", "CHECK", "DEFAULT", "FITS", "FRAMEWORK",
+     "READER", "definition")
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Make takes these in a path for something else, whatever is written before them.
