@@ -368,6 +368,7 @@ include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
 include mk/goal.mk      # goal: float layers for mix, searched by what they are worth
 include mk/report.mk    # report: all that is known of a build, on a page
 include mk/cache.mk     # cache: what is kept of the stages, here and elsewhere
+include mk/deploy.mk  # deploy: a model onto a device, and its times there
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza

@@ -34,7 +34,7 @@ test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT) $(BROWSER) $(S3) $(S3_SERVER)
 lint: $(DEV)
 	@'$(VENV)/bin/python' -m ruff check .
 	@'$(VENV)/bin/python' -m ruff format --check .
-	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* .ci/run
+	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* scripts/tpumake/deployment/*.sh .ci/run
 	@sh tests/lint_makefile.sh
 
 # BENCH_MODEL: what is measured with; BENCH_ROUNDS: how often everything runs; ACCEPT: 1 puts the
