@@ -198,11 +198,18 @@ def serve_openssh(made: Board, folder: Path) -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         made.port = free.getsockname()[1]
+    # OpenSSH's own settings take no path with a quote in it.
+    into = folder / "into"
+    into.write_text(
+        f"#!/bin/sh\ncd {shlex.quote(str(made.root))} && PATH={shlex.quote(made.path())} && "
+        'HOME=$PWD && export PATH HOME && exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
+    )
+    into.chmod(0o755)
     config = folder / "sshd_config"
     config.write_text(
         f"Port {made.port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host_key'}\n"
         f"AuthorizedKeysFile {folder / 'key.pub'}\nStrictModes no\nUsePAM no\nPidFile none\n"
-        f"PasswordAuthentication no\nPermitRootLogin yes\nSetEnv PATH={made.path()}\n"
+        f"PasswordAuthentication no\nPermitRootLogin yes\nForceCommand {into}\n"
     )
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=(folder / "log").open("w"))
     write_config(made, folder, folder / "key", (folder / "host_key.pub").read_text().strip())
