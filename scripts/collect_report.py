@@ -85,6 +85,7 @@ def _small(source: Path, name: str) -> bytes | None:
               help="A stage's, in the order of the pipeline.")  # fmt: skip
 @click.option("--layers", type=_PATH, help="What a precision does to layers.")
 @click.option("--goal", type=_PATH, help="What a search for float layers tried.")
+@click.option("--bench", type=_PATH, help="Times on a device.")
 @click.option("--eval", "evaluations", type=_PATH, multiple=True,
               help="Of this variant, and of others of the model.")  # fmt: skip
 @click.option("--evaluated", type=_PATH, multiple=True,
@@ -103,6 +104,7 @@ def main(
     records: tuple[Path, ...],
     layers: Path | None,
     goal: Path | None,
+    bench: Path | None,
     evaluations: tuple[Path, ...],
     evaluated: tuple[Path, ...],
     built: tuple[Path, ...],
@@ -126,6 +128,9 @@ def main(
         [read_evaluation(path, then, now) for path in evaluations],
         read_document(goal, "qtable_goal.schema.json") if goal else None,
     )
+    if bench:
+        times = read_document(bench, "device_bench.schema.json", "runs")
+        facts["bench"] = {"outdated": times["model_sha256"] != told["sha256"], "times": times}
     keep_pictures(facts["pictures"], source, pictures)
     target.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     click.echo("\n".join(map(one_line, summary(facts))))

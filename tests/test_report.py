@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import shlex
 import subprocess
 from html.parser import HTMLParser
@@ -30,6 +31,7 @@ SCHEMAS = {
         "info.schema.json",
         "layers.schema.json",
         "qtable_goal.schema.json",
+        "device_bench.schema.json",
     )
 }
 REGISTRY = Registry().with_resources(
@@ -68,6 +70,35 @@ def test_the_facts_are_what_the_schema_says(tmp_path: Path) -> None:
     assert [each["file"] for each in facts["pictures"]] == ["0.jpg", None]
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["0.jpg"]
     assert [panel["title"] for panel in facts["pictures"][0]["panels"]] == ["ONNX", "INT8 cvimodel"]
+
+
+def device_times(folder: Path, digest: str) -> Path:
+    """What `make X.bench` writes of a model."""
+    path, run = folder / "bench.json", {"pre": 13, "infer": 46, "post": None}
+    times = {
+        "$schema": "device_bench.schema.json", "target": "m_int8", "chip": "cv181x",
+        "device": "reCamera", "program": HOSTILE, "count": 1, "tried_on_hardware": False,
+        "milliseconds": run, "model_sha256": digest, "runs": [run],
+    }  # fmt: skip
+    path.write_text(json.dumps(times))
+    return path
+
+
+def test_times_on_a_device_are_there_and_those_of_another_model_marked(tmp_path: Path) -> None:
+    words = [*write_build(tmp_path), "--bench", device_times(tmp_path, "0" * 64)]
+
+    def facts() -> dict:
+        assert helper("collect_report", *words).returncode == 0
+        shutil.rmtree(tmp_path / "pictures")
+        return json.loads((tmp_path / "facts.json").read_text())
+
+    found = facts()
+    VALIDATOR.validate(found)
+    assert found["bench"]["outdated"]
+    device_times(tmp_path, found["info"]["sha256"])
+    assert not facts()["bench"]["outdated"]
+    (tmp_path / "bench.json").write_text("{}")
+    assert "bench.json: is no" in refused(helper("collect_report", *words))
 
 
 def test_without_evaluation_or_layers_there_are_facts_all_the_same(tmp_path: Path) -> None:
@@ -236,7 +267,7 @@ def rendered(python: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def written(report_python: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
-    collected(folder)
+    collected(folder, "--bench", device_times(folder, "0" * 64))
     done = rendered(report_python, folder)
     assert done.returncode == 0, done.stderr
     return (folder / "report.html").read_text()
@@ -278,6 +309,7 @@ def test_the_page_has_what_people_ask_for(written: str) -> None:
         "50 MB memory, of", "90.0 -5.0", "MAX_DROP 0.02: broken", "lowest cosine of an output",
         "transform 30 of 30 agree", "3.2", "cache", "model_deploy.py --mlir m.mlir",
         "requirements/tpu_mlir-1.7.txt", "The contract is kept", "YOLO11",
+        "before 13 ms, inference 46 ms", "has not been tried on a board yet",
         "2 of 31 layers are BF16: the cheapest of what was tried that loses 0.5 points at most",
     ):  # fmt: skip
         words = text.split(" memory, of")[0]
@@ -316,7 +348,7 @@ def test_it_can_be_found_ones_way_in_by_keys_and_ears(written: str) -> None:
 def test_a_page_is_the_same_bytes_each_time(
     written: str, report_python: Path, tmp_path: Path
 ) -> None:
-    facts = collected(tmp_path)
+    facts = collected(tmp_path, "--bench", device_times(tmp_path, "0" * 64))
     assert rendered(report_python, tmp_path).returncode == 0
     assert (tmp_path / "report.html").read_text() == written
     # And one of little is a page, too.

@@ -47,7 +47,7 @@ def page(facts: dict, pictures: Path) -> str:
     try:
         shown = _shown(facts, pictures)
         title = f"{facts['target']} for {facts['chip']}: report"
-        return fill("page.html.jinja", title=title, **facts, **shown)
+        return fill("page.html.jinja", title=title, **({"bench": None} | facts), **shown)
     except (KeyError, TypeError) as error:
         raise BadInput(f"the report's facts are not complete: {error}; make them again") from None
 
