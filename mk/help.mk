@@ -23,6 +23,10 @@ make MODEL_VARIANT.layers    which layers its precision harms, measured on COUNT
 make MODEL_VARIANT.eval      what quantisation cost: mAP on EVAL_DATASET's pictures, beside the float network (MODEL.eval: all
                              variants; QUICK=1 without the emulator; CONF=0.25 JSON=1)
 make MODEL_VARIANT.report    all that is known of it on one page, to look at and to keep (MODEL.report; JSON=1)
+make MODEL_VARIANT.deploy    put it onto the device at DEVICE_HOST=192.168.42.1, verified there; the model before is kept
+                             (MODEL_VARIANT.deploy-rollback: back to that; DRY_RUN=1: only tell the steps)
+make MODEL_VARIANT.bench     its times on the device at DEVICE_HOST=…, by the device's own program (COUNT=10
+                             IMAGE=photo.jpg JSON=1)
 make compare A=… B=…         two builds side by side: A=MODEL_int8 B=MODEL_bf16
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
 make MODEL_VARIANT.bugreport what a maintainer would ask for, in one archive; make bugreport: of what failed last

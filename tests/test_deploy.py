@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -28,6 +29,8 @@ from tpumake.errors import BadInput
 
 # Larger than what connections buffer, so that a copy can be caught in its middle.
 LARGE = 6 << 20
+# A service that restarts when the test says so.
+WAITING = 'while [ ! -e "$HOME/go" ]; do sleep 0.05; done'
 
 
 def model_file(path: Path, name: str = "net", size: int = 0, **fields: object) -> Path:
@@ -358,12 +361,15 @@ def test_a_connection_that_is_cut_while_switching(
 ) -> None:
     first, second, third = models
     fine(deploy(board, first))
-    board.service("sleep 1")
+    board.service(WAITING)
 
     def cut(process: object, _: bytes | None) -> None:
-        import asyncio
+        asyncio.ensure_future(cut_then(process.channel.get_connection()))  # noqa: RUF006
 
-        asyncio.get_running_loop().call_later(0.4, process.channel.get_connection().abort)
+    async def cut_then(device: object) -> None:
+        while board.restarts() < 2:
+            await asyncio.sleep(0.02)
+        device.abort()
 
     board.faults["take_up"] = cut
     said = wrong(deploy(board, second))
@@ -371,6 +377,7 @@ def test_a_connection_that_is_cut_while_switching(
     # Until then it has the lock.
     board.faults.clear()
     assert "another deploy is at work there" in wrong(deploy(board, third))
+    (board.root / "go").touch()
     soon(lambda: len(board.left()) == 4)
     holds(board, second, first)
 
@@ -380,12 +387,14 @@ def test_two_at_once(board: Board, models: tuple[Path, Path, Path]) -> None:
     """One of them does it, the other one is told."""
     first, second, third = models
     fine(deploy(board, first))
-    board.service("sleep 1")
-    both = [start(board, model) for model in (second, third)]
-    said = "".join(each.communicate(timeout=30)[1] for each in both)
-    assert sorted(each.returncode for each in both) == [0, 1], said
-    assert "another deploy is at work there" in said
-    holds(board, second if both[0].returncode == 0 else third, first)
+    board.service(WAITING)
+    process = start(board, second)
+    soon(lambda: board.restarts() == 2)
+    assert "another deploy is at work there" in wrong(deploy(board, third))
+    (board.root / "go").touch()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    holds(board, second, first)
 
 
 def start(board: Board, model: Path, **options: object) -> subprocess.Popen:
@@ -409,20 +418,22 @@ def test_ctrl_c(where: str, board: Board, tmp_path: Path) -> None:
     first = model_file(tmp_path / "first.cvimodel")
     second = model_file(tmp_path / "second.cvimodel", "second", LARGE)
     fine(deploy(board, first))
-    board.service("sleep 1")
-    begun = []
+    board.service(WAITING)
+    begun, sent = [], []
 
     def slow(_: object, data: bytes | None) -> bytes | None:
         begun.append(data)
-        time.sleep(0.1 if data else 0)
+        time.sleep(0.1 if data and not sent else 0)
         return data
 
     copying = where == "while copying"
-    board.faults["target=" if copying else "take_up"] = slow
+    board.faults["target="] = slow if copying else lambda _, data: data
     # As a terminal does it: to all in its foreground.
     process = start(board, second, start_new_session=True)
-    soon(lambda: len(begun) > (1 if copying else 0))
+    soon(lambda: len(begun) > 2 if copying else board.restarts() == 2)
     os.killpg(process.pid, signal.SIGINT)
+    sent.append(True)
+    (board.root / "go").touch()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.strip() == "deploy_model: interrupted"

@@ -8,8 +8,8 @@ import itertools
 import json
 import os
 import re
-import shutil
 import shlex
+import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path

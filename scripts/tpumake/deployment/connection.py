@@ -34,6 +34,8 @@ _OPTIONS = (
 # How long a connection that nobody uses stays, in seconds: for where we were killed.
 _PERSIST = 15
 _LOST = 255
+# Of what a device tells of itself; greetings of its shell may come before.
+_MOST_LINES, _LONGEST = 200, 4096
 
 Result = subprocess.CompletedProcess
 
@@ -148,7 +150,7 @@ class Connection:
                               stderr=subprocess.DEVNULL)  # fmt: skip
         try:
             lines: list[str] = []
-            for line in process.stdout:
+            while len(lines) < _MOST_LINES and (line := process.stdout.readline(_LONGEST)):
                 lines.append(_text(line).rstrip("\n"))
                 if lines[-1] == "tpumake held":
                     break

@@ -34,9 +34,10 @@ class Deploy:
         """What the profile says of the service, if it is to be told."""
         return self.profile["install"].get("reload") if self.reload else None
 
-    def wants_root(self) -> bool:
-        """Whether that takes root."""
-        return bool((self.reloading() or {}).get("root"))
+    def as_root(self) -> str:
+        """What of that takes root, empty if nothing does."""
+        reload = self.reloading() or {}
+        return reload["command"] if reload.get("root") else ""
 
 
 def deploy(order: Deploy, load: Load) -> None:
@@ -44,13 +45,13 @@ def deploy(order: Deploy, load: Load) -> None:
 
     :raises CheckFailed: the device can't take it, or it went wrong; then the one before is there
     """
-    with visit(order.address, order.profile, order.place, order.program, order.wants_root(),
+    with visit(order.address, order.profile, order.place, order.program, order.as_root(),
                order.say) as there:  # fmt: skip
         order.say(there.check(load))
         if there.there(load):
             order.say(f"{order.place.model} is this model already; nothing to do")
             return
-        word = there.password(f"for {order.reloading()['command']}") if order.wants_root() else b""
+        word = there.password(order.as_root())
         for what, path in load.files():
             there.send(path, what)
         _try(there, order)
@@ -64,9 +65,9 @@ def deploy(order: Deploy, load: Load) -> None:
 
 def rollback(order: Deploy) -> None:
     """Put the model back that was there before; what is there now is kept in its turn."""
-    with visit(order.address, order.profile, order.place, order.program, order.wants_root(),
+    with visit(order.address, order.profile, order.place, order.program, order.as_root(),
                order.say) as there:  # fmt: skip
-        word = there.password(f"for {order.reloading()['command']}") if order.wants_root() else b""
+        word = there.password(order.as_root())
         _tell(order, _switch(there, order, word, rollback="1"))
 
 

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Takes the device's lock, tells what is known of the device, and holds the lock for as long as somebody is at the
 # other end. Where that end goes, by a cut cable say, all that was brought so far goes, too.
-# Given: folder, token, owner, model, side_car, chip_command, runtime_command, wants_root.
+# Given: folder, token, owner, model, side_car, chip_command, runtime_command; wants_root: what is to run as root.
 # shellcheck disable=SC2154
 LC_ALL=C
 export LC_ALL
@@ -54,7 +54,7 @@ say space "$(df -kP "$folder" 2>/dev/null | tail -n 1)"
 [ -z "$runtime_command" ] || say runtime "$(eval "$runtime_command" 2>&1 | flat)"
 if [ "$(id -u)" = 0 ]; then say root yes
 elif [ -z "$wants_root" ]; then say root no
-elif sudo -n true 2>/dev/null; then say root sudo
+elif sudo -n true 2>/dev/null || { eval "set -- $wants_root" && sudo -n -l "$@" >/dev/null 2>&1; }; then say root sudo
 elif command -v sudo >/dev/null 2>&1; then say root password
 else say root no
 fi

@@ -46,12 +46,14 @@ def measure(order: Deploy, load: Load, picture: Path | None, count: int) -> list
     if not bench:
         raise BadInput(f"devices/{order.profile['name']}.json names no program that measures")
     line = bench["command"]
+    program = line.split()[0]
     if "{picture}" in line and picture is None:
-        raise BadInput(f"{line.split()[0]} wants a picture: IMAGE=photo.jpg")
-    with visit(order.address, order.profile, order.place, order.program, bool(bench.get("root")),
+        raise BadInput(f"{program} wants a picture: IMAGE=photo.jpg")
+    as_root = program if bench["root"] else ""
+    with visit(order.address, order.profile, order.place, order.program, as_root,
                order.say) as there:  # fmt: skip
         order.say(there.check(load))
-        word = there.password(f"for {line.split()[0]}") if bench.get("root") else b""
+        word = there.password(as_root)
         names = {"model": there.send(load.model, "bench.cvimodel"), "count": str(count)}
         if picture:
             names["picture"] = there.send(picture, f"picture{picture.suffix}")

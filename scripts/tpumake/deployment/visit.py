@@ -72,20 +72,23 @@ class Visit:
             )
         return target
 
-    def password(self, why: str) -> bytes:
+    def password(self, command: str) -> bytes:
         """What sudo wants there, if anything: asked for on the terminal, tried at once.
 
+        :param command: what is to run as root, if anything
         :raises BadInput: there is no terminal, or sudo doesn't take it
         """
-        if self.facts["root"] != "password":
+        if not command or self.facts["root"] != "password":
             return b""
         if self._word is None:
             if not (sys.stdin and sys.stdin.isatty()):
                 raise BadInput(
-                    f"{self.address}: sudo wants a password {why}, and here is no terminal to ask "
-                    "on; run it in one, or allow it without (NOPASSWD), or DEVICE_RELOAD=0"
+                    f"{self.address}: sudo wants a password for {command}, and here is no "
+                    "terminal to ask on; run it in one, or allow it without (NOPASSWD), or "
+                    "DEVICE_RELOAD=0"
                 )
-            word = getpass.getpass(f"{self.address}, sudo's password {why}: ").encode() + b"\n"
+            asked = getpass.getpass(f"{self.address}, sudo's password for {command}: ")
+            word = asked.encode() + b"\n"
             if self.run("root", word).returncode:
                 raise BadInput(f"{self.address}: sudo doesn't take that password; "
                                "nothing has changed there")  # fmt: skip
@@ -172,11 +175,12 @@ def visit(
     profile: dict,
     place: Place,
     program: list[str],
-    wants_root: bool,
+    as_root: str,
     say: Callable[[str], None],
 ) -> Iterator[Visit]:
     """Connect to a device and take its lock, for as long as this lasts.
 
+    :param as_root: a command that will have to be run as root, empty where none has
     :raises CheckFailed: another deploy has the lock, or the folder can't be written
     """
     install, token = profile["install"], secrets.token_hex(6)
@@ -185,7 +189,7 @@ def visit(
         "hold", folder=place.folder, token=token, owner=owner, model=place.model,
         side_car=place.side_car, chip_command=install.get("chip", ""),
         runtime_command=install.get("runtime", {}).get("command", ""),
-        wants_root="1" if wants_root else "",
+        wants_root=as_root,
     )  # fmt: skip
     with Connection(address, program) as connection, connection.held(hold) as lines:
         facts = {}
