@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -547,6 +548,42 @@ def test_without_ssh_it_says_what_to_install(tmp_path: Path) -> None:
     done = helper("deploy_model", model, "--side-car", model.with_suffix(".json"), "--device",
                   "recamera", "--host", "x", "--ssh", "no-such-ssh")  # fmt: skip
     assert "no-such-ssh: not found on PATH; install OpenSSH's client" in refused(done)
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ("", "its shell didn't do as a POSIX sh does; see whether this works: ssh x 'sh -c date'"),
+        ("tpumake digest none\\ntpumake root no\\ntpumake held", "has no sha256sum, openssl or"),
+        # What a device says is shown without what a terminal obeys.
+        ("tpumake locked by \\033[2Jme", "another deploy is at work there, by \\x1b[2Jme; wait"),
+    ],
+)
+def test_what_a_strange_device_answers(answers: str, words: str, tmp_path: Path) -> None:
+    model = model_file(tmp_path / "m.cvimodel")
+    ssh = tmp_path / "ssh"
+    ssh.write_text(
+        f"#!/bin/sh\ncase $* in *LC_ALL*) printf '{answers}\\n'; cat >/dev/null;; esac\n"
+    )
+    ssh.chmod(0o755)
+    done = helper("deploy_model", model, "--side-car", model.with_suffix(".json"), "--device",
+                  "recamera", "--host", "x", "--ssh", f"'{ssh}'")  # fmt: skip
+    assert words in wrong(done)
+
+
+@pytest.mark.parametrize("name", ["recamera", "milkv", "maixcam"])
+def test_profiles_say_how_models_get_there(name: str) -> None:
+    install = profiles.read(name)["install"]
+    folders = {Path(install[part]).parent for part in ("model", "side_car") if install[part]}
+    # One lock, and renames within a folder.
+    assert len(folders) == 1
+    assert "@" in install["host"]
+    texts = " ".join(json.dumps(install.get(part, "")) for part in ("trial", "bench"))
+    names = {"model", "picture", "drawing", "count"}
+    assert set(re.findall(r"{(\w+)}", texts)) <= names
+    # These run without a shell.
+    for part in ("reload", "bench"):
+        assert not set("|&;<>$`\\\"'") & set(install.get(part, {"command": ""})["command"])
 
 
 @pytest.mark.parametrize(
