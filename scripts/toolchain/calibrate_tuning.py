@@ -1,0 +1,171 @@
+"""The search for better thresholds that run_calibration calls tuning.
+
+Each operation in turn is run on inputs that are rounded as a threshold would have them, with
+rounded weights, and what comes out is held against what float gives. Of some thresholds between
+the one that was found and the largest value that is taken whose results are nearest. Every search
+hangs on the float network alone, not on other searches; so they can be made in any order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from calibrate_network import Graph, Network, Run, Samples, Unsupported
+
+__all__ = ["STEPS", "Search", "Tuner", "best", "searches", "tuned"]
+
+STEPS = 20
+# A tensor whose threshold may grow by no more than this is let be.
+LEAST = 0.01
+# Values that are worked on at once: what a core's own memory holds.
+BLOCK = 1 << 16
+# What is rounded after these is what these make of rounded values: they choose or move, and where
+# inputs are several, one threshold holds for all.
+_MOVING = {f"top.{name}" for name in (
+    "Concat", "MaxPool", "Permute", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Upsample",
+)}  # fmt: skip
+
+
+class Search(NamedTuple):
+    """One search: the operation, by its number, that is run for a tensor's threshold."""
+
+    op: int
+    tensor: str
+    thresholds: tuple[float, ...]
+
+
+def searches(
+    ops: list[tuple[str, str, tuple[str, ...]]],
+    initial: dict[str, float],
+    largest: dict[str, float],
+) -> list[Search]:
+    """All searches that run_calibration makes.
+
+    :param ops: name, type and inputs of each operation, in order
+    :param initial: the thresholds to begin with, as the table has them
+    :param largest: the largest absolute values
+    """
+    seen: set[str] = set()
+    found = []
+    for number, (_, kind, inputs) in enumerate(ops):
+        if kind == "top.Input":
+            continue
+        new = [name for name in dict.fromkeys(inputs) if name not in seen]
+        seen.update(new)
+        # Where all have had their search already, the first has another one.
+        for name in new or inputs[:1]:
+            least = initial[name]
+            step = (largest[name] - least) / STEPS
+            if step > 0 and abs(largest[name] - least) > LEAST:
+                steps = tuple(least + step * each for each in range(STEPS + 1))
+                found.append(Search(number, name, steps))
+    return found
+
+
+def best(distances: np.ndarray) -> int:
+    """Which threshold of a search is best: the first one, unless another is really nearer.
+
+    :param distances: [thresholds, samples] of float32
+    """
+    means = []
+    for row in distances:
+        total = 0
+        for each in row:
+            total += each
+        means.append(total / len(row))
+    chosen = 0
+    for number, each in enumerate(means):
+        if each < means[chosen]:
+            chosen = number
+    return chosen
+
+
+def tuned(
+    initial: dict[str, float], made: list[Search], distances: list[np.ndarray]
+) -> dict[str, float]:
+    """The thresholds after all searches: of several for one tensor the largest."""
+    thresholds = dict(initial)
+    for search, found in zip(made, distances, strict=True):
+        chosen = search.thresholds[best(found)]
+        if chosen > thresholds[search.tensor]:
+            thresholds[search.tensor] = chosen
+    return thresholds
+
+
+class Tuner:
+    """Runs searches on samples; it holds a float network and one with rounded weights."""
+
+    def __init__(self, path: str, graph: Graph, samples: Samples) -> None:
+        self._graph, self._samples = graph, samples
+        self._float = Network(path, graph, keep=True)
+        self._rounded = Network(path, graph).module
+        self._rounded.fake_quant_weight()
+        self._run: tuple[int, Run] | None = None
+        self._memory = [np.empty(0, np.float32), np.empty(0, np.float32)]
+
+    def distances(self, selected: object, number: int, some: list[Search]) -> list[np.ndarray]:
+        """How far results are from the float network's on one sample.
+
+        :param some: searches in the order of their operations
+        :return: for each an array [thresholds] of float32
+        :raises Unsupported: where the network computes what is no number
+        """
+        if not self._run or self._run[0] != number or self._run[1].position > some[0].op + 1:
+            self._run = number, Run(self._float, self._samples.read(selected, number))
+        run = self._run[1]
+        found = []
+        for search in some:
+            while run.position <= search.op:
+                op, values = run.step()
+                if not np.isfinite(values).all():
+                    raise Unsupported(f"{op.name} has values that are no numbers")
+            found.append(self._search(search, run))
+        return found
+
+    def _search(self, search: Search, run: Run) -> np.ndarray:
+        op, wanted = self._graph.ops[search.op], run.result.reshape(-1)
+        size = np.linalg.norm(wanted, ord=1)
+        moves = None if op.type in _MOVING else False
+        found = []
+        for threshold in search.thresholds:
+            if moves:
+                values = self._as_rounded(run.result, threshold)
+            else:
+                values = self._invoke(op.name, op.inputs, run, threshold)
+            if moves is None:
+                moves = values.tobytes() == self._as_rounded(run.result, threshold).tobytes()
+            found.append(self._length(wanted, values.reshape(-1)) / size)
+        return np.array(found, np.float32)
+
+    def _invoke(self, name: str, inputs: tuple[str, ...], run: Run, threshold: float) -> np.ndarray:
+        for each in dict.fromkeys(inputs):
+            self._rounded.set_tensor(each, self._as_rounded(run.live[each], threshold))
+        return self._rounded.invoke_at(name)
+
+    def _as_rounded(self, values: np.ndarray, threshold: float) -> np.ndarray:
+        """What 8 bits make of values; holds until the next call."""
+        scale = 127 / threshold
+        flat, result = values.reshape(-1), self._scratch(0, values.size)
+        for start in range(0, flat.size, BLOCK):
+            block = result[start : start + BLOCK]
+            np.multiply(flat[start : start + BLOCK], scale, out=block)
+            np.rint(block, out=block)
+            np.minimum(block, 127, out=block)
+            np.maximum(block, -128, out=block)
+            np.divide(block, scale, out=block)
+        return result.reshape(values.shape)
+
+    def _length(self, wanted: np.ndarray, values: np.ndarray) -> np.float32:
+        difference = np.subtract(wanted, values, out=self._scratch(1, wanted.size))
+        length = np.linalg.norm(difference)
+        if np.isnan(length):
+            # What is no number counts as 0 then.
+            cleared = np.where(np.isnan(values), np.float32(0), values)
+            length = np.linalg.norm(np.subtract(wanted, cleared, out=difference))
+        return length
+
+    def _scratch(self, which: int, size: int) -> np.ndarray:
+        if self._memory[which].size < size:
+            self._memory[which] = np.empty(size, np.float32)
+        return self._memory[which][:size]
