@@ -34,6 +34,7 @@ import numpy as np
 from calibrate_kept import Kept
 from calibrate_network import Unsupported
 from calibrate_processes import Died, Processes, Task, Told
+from calibrate_searches import STEPS, Search, searches, tuned
 from calibrate_sums import (
     ALL_ZERO,
     Range,
@@ -43,7 +44,6 @@ from calibrate_sums import (
     merged_minima,
     range_of,
 )
-from calibrate_tuning import STEPS, Search, searches, tuned
 from calibrate_worker import Description, Worker
 from calibration.data_selector import DataSelector
 

@@ -35,11 +35,15 @@ class Unsupported(Told):
 
 
 class Op(NamedTuple):
-    """An operation, called as its result. ``inputs`` are those that are no weights, in order."""
+    """An operation, called as its result.
+
+    ``inputs`` are those that are no weights, in order; ``weighted`` tells of such that are.
+    """
 
     name: str
     type: str
     inputs: tuple[str, ...]
+    weighted: bool
     shape: list[int]
     attributes: dict[str, str]
 
@@ -75,7 +79,8 @@ def read_graph(path: str) -> Graph:
         inputs = tuple(name for name in op.opds if name in tensors)
         if not inputs and op.type != "top.Input":
             raise Unsupported(f"{op.type} has no input")
-        ops.append(Op(op.name, op.type, inputs, op.shape, op.attrs))
+        weighted = len(inputs) < len(op.opds)
+        ops.append(Op(op.name, op.type, inputs, weighted, op.shape, op.attrs))
     if len(tensors) != len(ops):
         raise Unsupported("two tensors have the same name")
     return Graph(ops, parsed.get_batch_size(), parsed)

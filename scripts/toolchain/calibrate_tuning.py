@@ -1,23 +1,18 @@
-"""The search for better thresholds that run_calibration calls tuning.
+"""What tuning measures: how far results are from float's where a tensor is rounded to 8 bits.
 
 Each operation in turn is run on inputs that are rounded as a threshold would have them, with
-rounded weights, and what comes out is held against what float gives. Of some thresholds between
-the one that was found and the largest value that is taken whose results are nearest. Every search
-hangs on the float network alone, not on other searches; so they can be made in any order.
+rounded weights, and what comes out is held against what float gives.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from calibrate_network import Graph, Network, Run, Samples, Unsupported
+from calibrate_searches import Search
+from calibration.data_selector import DataSelector
 
-__all__ = ["STEPS", "Search", "Tuner", "best", "searches", "tuned"]
+__all__ = ["Tuner"]
 
-STEPS = 20
-# A tensor whose threshold may grow by no more than this is let be.
-LEAST = 0.01
 # Values that are worked on at once: what a core's own memory holds.
 BLOCK = 1 << 16
 # What is rounded after these is what these make of rounded values: they choose or move, and where
@@ -25,72 +20,6 @@ BLOCK = 1 << 16
 _MOVING = {f"top.{name}" for name in (
     "Concat", "MaxPool", "Permute", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Upsample",
 )}  # fmt: skip
-
-
-class Search(NamedTuple):
-    """One search: the operation, by its number, that is run for a tensor's threshold."""
-
-    op: int
-    tensor: str
-    thresholds: tuple[float, ...]
-
-
-def searches(
-    ops: list[tuple[str, str, tuple[str, ...]]],
-    initial: dict[str, float],
-    largest: dict[str, float],
-) -> list[Search]:
-    """All searches that run_calibration makes.
-
-    :param ops: name, type and inputs of each operation, in order
-    :param initial: the thresholds to begin with, as the table has them
-    :param largest: the largest absolute values
-    """
-    seen: set[str] = set()
-    found = []
-    for number, (_, kind, inputs) in enumerate(ops):
-        if kind == "top.Input":
-            continue
-        new = [name for name in dict.fromkeys(inputs) if name not in seen]
-        seen.update(new)
-        # Where all have had their search already, the first has another one.
-        for name in new or inputs[:1]:
-            least = initial[name]
-            step = (largest[name] - least) / STEPS
-            if step > 0 and abs(largest[name] - least) > LEAST:
-                steps = tuple(least + step * each for each in range(STEPS + 1))
-                found.append(Search(number, name, steps))
-    return found
-
-
-def best(distances: np.ndarray) -> int:
-    """Which threshold of a search is best: the first one, unless another is really nearer.
-
-    :param distances: [thresholds, samples] of float32
-    """
-    means = []
-    for row in distances:
-        total = 0
-        for each in row:
-            total += each
-        means.append(total / len(row))
-    chosen = 0
-    for number, each in enumerate(means):
-        if each < means[chosen]:
-            chosen = number
-    return chosen
-
-
-def tuned(
-    initial: dict[str, float], made: list[Search], distances: list[np.ndarray]
-) -> dict[str, float]:
-    """The thresholds after all searches: of several for one tensor the largest."""
-    thresholds = dict(initial)
-    for search, found in zip(made, distances, strict=True):
-        chosen = search.thresholds[best(found)]
-        if chosen > thresholds[search.tensor]:
-            thresholds[search.tensor] = chosen
-    return thresholds
 
 
 class Tuner:
@@ -104,7 +33,9 @@ class Tuner:
         self._run: tuple[int, Run] | None = None
         self._memory = [np.empty(0, np.float32), np.empty(0, np.float32)]
 
-    def distances(self, selected: object, number: int, some: list[Search]) -> list[np.ndarray]:
+    def distances(
+        self, selected: DataSelector, number: int, some: list[Search]
+    ) -> list[np.ndarray]:
         """How far results are from the float network's on one sample.
 
         :param some: searches in the order of their operations
@@ -126,7 +57,8 @@ class Tuner:
     def _search(self, search: Search, run: Run) -> np.ndarray:
         op, wanted = self._graph.ops[search.op], run.result.reshape(-1)
         size = np.linalg.norm(wanted, ord=1)
-        moves = None if op.type in _MOVING else False
+        # Held against the real result once.
+        moves = None if op.type in _MOVING and not op.weighted else False
         found = []
         for threshold in search.thresholds:
             if moves:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from calibrate_network import Network, Run, Samples, read_graph, sample_count
-from calibrate_tuning import Search, Tuner
+from calibrate_searches import Search
+from calibrate_tuning import Tuner
 from calibration.data_selector import DataSelector
 from calibration.kld_calibrator import BaseKldCalibrator
 
