@@ -15,11 +15,13 @@ from typing import NamedTuple
 import calibrate_kept
 import calibrate_searches
 import calibrate_sums
+import heads
 import numpy as np
 import onnx
 import pytest
 from calibrate_processes import Died, Processes, Task, Told
 from conftest import ROOT, Checkout, Toolchain
+from conftest import helper as helper_program
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -475,6 +477,84 @@ def test_the_table_is_that_of_the_tool(
     left = [line for line in done.stdout.splitlines() if line.startswith("run_calibration does it")]
     assert len(left) == (name in LEFT)
     assert LEFT.get(name, "") in "".join(left)
+
+
+ARITHMETIC = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from calibrate import one_each
+from calibrate_tuning import Tuner
+from calibrate_worker import count_values
+from calibration.kld_calibrator import BaseKldCalibrator, import_quant_bias
+
+some = [2, 100, 127, 300, 2047, 2048, 2049, 4095, 4096]
+assert all(map(one_each, some)) and not any(map(one_each, [0, 1, 65535, 65536]))
+draw, theirs, ours = np.random.default_rng(5), BaseKldCalibrator(), object.__new__(Tuner)
+ours._memory = [np.empty(0, np.float32)]
+for number in range(60):
+    bins = int(draw.choice(some))
+    size = int(draw.choice([1, 7, 5000, 140000]))
+    values = (draw.standard_normal((1, size)) * 10.0 ** draw.integers(-6, 7)).astype(np.float32)
+    # Some are nothing, some are at the borders of bins.
+    values[draw.random((1, size)) < 0.2] = draw.choice([0.0, -0.0])
+    most = max(np.float32(1e-5), abs(values).max())
+    at = draw.random((1, size)) < 0.3
+    values[at] = (draw.integers(0, 2 * bins, at.sum()) / 2 * (most / (bins - 1))).clip(0, most)
+    counts = np.zeros(bins, np.int64)
+    count_values(counts, values, most)
+    wanted, _ = theirs.histogram(values, most, bins)
+    assert (counts == wanted).all(), (bins, size, most)
+    threshold = np.float64(most) * draw.random() + 1e-5
+    wanted = import_quant_bias(values, threshold)
+    assert ours._as_rounded(values, threshold).tobytes() == wanted.tobytes(), (size, threshold)
+"""
+
+
+@toolchain_needed
+def test_arithmetic_is_that_of_the_tool(tmp_path: Path, toolchain: Toolchain) -> None:
+    (tmp_path / "test.py").write_text(ARITHMETIC)
+    done = toolchain.run(["python3", "test.py", str(PROGRAM.parent)], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+# Untrained networks of all families, with live weights: how they are calibrated.
+SWEEP = {
+    "yolov5": "--input_num 5 --tune_num 2 --histogram_bin_num 1024",
+    "yolov6": "--input_num 7 --tune_num 0 --histogram_bin_num 512",
+    "yolov8": "--input_num 9 --tune_num 7 --histogram_bin_num 300",
+    "yolov8-cls": "--input_num 40 --tune_num 3",
+    "yolov9": "--input_num 3 --tune_num 1 --histogram_bin_num 4096",
+    "yolo11-pose": "--input_num 7 --tune_num 5",
+    "yolo11-obb": "--input_num 25 --tune_num 0 --histogram_bin_num 128",
+    "yolo12-seg": "--input_num 2 --tune_num 2 --histogram_bin_num 3000",
+    "yolo26": "--input_num 6 --tune_num 1",
+}
+
+
+@pytest.mark.full
+@toolchain_needed
+@pytest.mark.parametrize("name", SWEEP)
+def test_every_familys_table_is_that_of_the_tool(
+    tmp_path: Path, toolchain: Toolchain, name: str
+) -> None:
+    onnx.save(heads.alive(heads.load(name)), tmp_path / "whole.onnx")
+    shape = "[[1,3,64,64]]"
+    cut = helper_program("onnx_downgrade", "whole.onnx", "m.onnx", "--input-shapes", shape,
+                         cwd=tmp_path)  # fmt: skip
+    assert cut.returncode == 0, cut.stderr
+    (tmp_path / "pictures").symlink_to(ROOT / "datasets/shapes")
+    in_one_process(toolchain, tmp_path, [
+        f"model_transform.py --model_name m --model_def m.onnx --input_shapes {shape} "
+        "--mlir m.mlir --scale 0.0039216,0.0039216,0.0039216 --pixel_format rgb",
+        f"run_calibration.py m.mlir --dataset pictures {SWEEP[name]} -o tool",
+    ])  # fmt: skip
+    for processes in (1, 4):
+        words = f"m.mlir --dataset pictures {SWEEP[name]} --processes {processes}"
+        done = calibrate(toolchain, tmp_path, words)
+        assert done.returncode == 0, done.stderr
+        assert "run_calibration does it" not in done.stdout
+        assert untimed(tmp_path / "ours") == untimed(tmp_path / "tool")
 
 
 # ---------------------------------------------------------------------------------------------
