@@ -752,3 +752,15 @@ def test_who_calibrates(checkout: Checkout, words: list[str], program: str) -> N
     (line,) = (line for line in said.splitlines() if " --stage calibrate " in line)
     assert re.search(rf"run'?( python3)? +{re.escape(program)} tiny.mlir ", line)
     assert ("--processes" in line) is False
+
+
+@pytest.mark.parametrize("value", ["tpu-mlir", "", "tpumake tpu_mlir", "%"])
+def test_an_unknown_calibrator_is_told_with_those_that_there_are(
+    checkout: Checkout, value: str
+) -> None:
+    done = checkout.make("tiny_int8", f"CALIBRATOR={value}", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert f"CALIBRATOR={value} is not known; known are: tpumake tpu_mlir" in line
+    done = checkout.make("build/tiny/logs/stanza.key", "tiny_CALIBRATOR=x", check=False)
+    assert "tiny_CALIBRATOR = x: must be" in done.stderr
