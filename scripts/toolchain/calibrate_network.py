@@ -134,28 +134,24 @@ class Samples(ActivationCalibrator):
 
 
 class Network:
-    """A network, ready to run.
+    """A network, ready to run."""
 
-    :param keep: whether a run keeps tensors until the last operation that reads them
-    """
-
-    def __init__(self, path: str, graph: Graph, keep: bool = False) -> None:
+    def __init__(self, path: str, graph: Graph) -> None:
         self.module = pymlir.module()
         self.module.load(path)
         self.graph = graph
-        self._copied = {op.name for op in graph.ops if op.type in _COPIES}
+        self.copied = {op.name for op in graph.ops if op.type in _COPIES}
         self._checked: set[str] = set()
-        self.readers = {op.name for op in graph.ops if keep or op.name in self._copied}
 
     def compute(self, op: Op, live: dict[str, np.ndarray]) -> np.ndarray:
         """One operation's result, a copy, after those that it reads have been computed."""
-        if op.name not in self._copied:
+        if op.name not in self.copied:
             return self.module.invoke_at(op.name)
         values = _COPIES[op.type](op.attributes, live[op.inputs[0]])
         if op.name not in self._checked:
             theirs = self.module.invoke_at(op.name)
             if values.shape != theirs.shape or values.tobytes() != theirs.tobytes():
-                self._copied.discard(op.name)
+                self.copied.discard(op.name)
                 return theirs
             self._checked.add(op.name)
         self.module.set_tensor(op.name, values)
@@ -166,15 +162,23 @@ class Run:
     """A network on its way through one sample.
 
     ``live`` are the tensors that it keeps, ``result`` is that of the last operation.
+
+    :param keep: whether it keeps all tensors until the last operation that reads them
+    :param check: whether to look if the network's own memory keeps them as long; needs ``keep``
     """
 
-    def __init__(self, network: Network, inputs: dict[str, np.ndarray]) -> None:
-        self.network, self.inputs = network, inputs
+    def __init__(
+        self, network: Network, inputs: dict[str, np.ndarray], keep: bool = False,
+        check: bool = False,
+    ) -> None:  # fmt: skip
+        self.network, self.inputs, self._check = network, inputs, check
         self.live: dict[str, np.ndarray] = {}
         self.result = np.empty(0)
         self.position = 0
-        ops = network.graph.ops
-        self._left = Counter(name for op in ops if op.name in network.readers for name in op.inputs)
+        self._readers = {op.name for op in network.graph.ops if keep or op.name in network.copied}
+        self._left = Counter(
+            name for op in network.graph.ops if op.name in self._readers for name in op.inputs
+        )
 
     def step(self) -> tuple[Op, np.ndarray]:
         """Run the next operation; gives it with its result."""
@@ -186,6 +190,8 @@ class Run:
             values = self.inputs[op.name]
             self.network.module.set_tensor(op.name, values)
         else:
+            if self._check:
+                self._insist_on_inputs(op)
             values = self.network.compute(op, self.live)
         if self._left[op.name]:
             self.live[op.name] = values
@@ -194,11 +200,21 @@ class Run:
         return op, values
 
     def _release(self, op: Op) -> None:
-        if op.name in self.network.readers:
+        if op.name in self._readers:
             for name in op.inputs:
                 self._left[name] -= 1
                 if not self._left[name]:
                     del self.live[name]
+
+    def _insist_on_inputs(self, op: Op) -> None:
+        """What is computed lies in memory that others use before and after.
+
+        :raises Unsupported: if something was overwritten too early; run_calibration sets all anew
+        """
+        for name in op.inputs:
+            there = self.network.module.get_tensor(name).reshape(-1)
+            if there.tobytes() != self.live[name].tobytes():
+                raise Unsupported(f"{name} is overwritten before {op.type} reads it")
 
 
 def _slice(attributes: dict[str, str], values: np.ndarray) -> np.ndarray:

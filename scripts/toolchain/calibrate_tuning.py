@@ -27,7 +27,7 @@ class Tuner:
 
     def __init__(self, path: str, graph: Graph, samples: Samples) -> None:
         self._graph, self._samples = graph, samples
-        self._float = Network(path, graph, keep=True)
+        self._float = Network(path, graph)
         self._rounded = Network(path, graph).module
         self._rounded.fake_quant_weight()
         self._run: tuple[int, Run] | None = None
@@ -43,7 +43,8 @@ class Tuner:
         :raises Unsupported: where the network computes what is no number
         """
         if not self._run or self._run[0] != number or self._run[1].position > some[0].op + 1:
-            self._run = number, Run(self._float, self._samples.read(selected, number))
+            inputs = self._samples.read(selected, number)
+            self._run = number, Run(self._float, inputs, keep=True)
         run = self._run[1]
         found = []
         for search in some:
