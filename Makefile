@@ -19,8 +19,10 @@ help:
 
 # Every knob can be given on the command line or in the environment.
 #
-# STANZAS: the file of stanzas; all paths in it are seen from here.
+# STANZAS: the file of stanzas. PATHS_FROM: the folder that it, and all paths in it, are seen from, if not from here:
+# that of a project of yours which has stanzas, networks and pictures, and tpumake beside it.
 STANZAS ?= models.mk
+PATHS_FROM ?=
 # CHIP: the TPU to build for.
 CHIP ?= cv181x
 # DEVICE: whose software is to understand the model: a name of devices/*.json.
@@ -41,6 +43,12 @@ WHY ?= 0
 CACHE_DIR ?= $(or $(if $(filter environment,$(origin XDG_CACHE_HOME)),$(XDG_CACHE_HOME)),$(HOME)/.cache)/tpumake
 CACHE ?= 1
 CACHE_MAX ?= 5G
+# CACHE_REMOTE: a cache that several machines share, http://host/path, https://host/path or s3://bucket/prefix;
+# CACHE_REMOTE_MODE: read-only, or read-write to keep there what is built here; CACHE_REMOTE_TIMEOUT: seconds that it may
+# take to answer.
+CACHE_REMOTE ?=
+CACHE_REMOTE_MODE ?= read-only
+CACHE_REMOTE_TIMEOUT ?= 10
 # MEMORY: what all stages that run at once may take, by default most of what there is.
 MEMORY ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
@@ -72,7 +80,8 @@ EXTRA ?=
 # PyTorch's networks with instead of the extra.
 TORCH_PYTHON ?=
 
-KNOBS := STANZAS CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX MEMORY REPRODUCIBLE \
+KNOBS := STANZAS PATHS_FROM CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
+	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY REPRODUCIBLE \
 	TPU_MLIR_VERSION CALIBRATOR PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # ---------------------------------------------------------------------------------------------
@@ -90,7 +99,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY JSON CACHE_DIR CACHE CACHE_MAX MEMORY VENV PYTHON310 EXTRAS
+export V WHY JSON CACHE_DIR CACHE CACHE_MAX CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY VENV PYTHON310 EXTRAS
 # Stages start too often to compile their Python each time, which some containers ask for.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -220,7 +229,7 @@ transform_parameters = $(definition_files) $(transform_flags) $(call validating,
 # What models are compared on: TEST_INPUT, files with commas between, or the set's first sample; for networks
 # of several inputs a file for each, or one .npz for all. The tools look at suffixes, OpenCV only at a
 # picture's content: hence one name for all kinds of them.
-test_files = $(or $(patsubst ~/%,$(HOME)/%,$(subst $(comma), ,$(subst $(space),?,$(call get,$1,TEST_INPUT)))),$(patsubst %,$(BUILD)/datasets/$(dataset)/Calibration%.*,$(call files_of_sample,$1)))
+test_files = $(or $(foreach each,$(subst $(comma), ,$(subst $(space),?,$(call get,$1,TEST_INPUT))),$(call at_home,$(call placed,$(each)))),$(patsubst %,$(BUILD)/datasets/$(dataset)/Calibration%.*,$(call files_of_sample,$1)))
 test_kind  = $(or $(filter .npz .npy,$(if $(call get,$1,TEST_INPUT),$(suffix $(firstword $(test_files))),$(tensors))),.jpg)
 test_named = $(join $(patsubst %,$1_test%$(test_kind)=,$(if $(word 2,$(test_files)),$(wordlist 1,$(words $(test_files)),$(NUMBERS)))),$(if $(word 2,$(test_files)),,$1_test$(test_kind)=)$(test_files))
 test_names = $(subst $(space),$(comma),$(strip $(foreach each,$(test_named),$(firstword $(subst =, ,$(each))))))
@@ -285,7 +294,7 @@ $(BUILD)/%/$(CHIP)/logs/qtable.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f
 FLOAT_bm1684x := F16
 FLOAT_bm1684  := F32
 float_mode  = $(or $(filter-out auto,$(call get,$1,FP_TYPE)),$(FLOAT_$(CHIP)),BF16)
-float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(BUILD)/$1/$(CHIP)/$1_qtable))
+float_table = $(or $(call file_of,$1,QTABLE),$(if $(call get,$1,QTABLE),,$(searched)))
 float_flags = --mode $(float_mode) $(call option,$1,FLOAT_LAYERS,--float) $(if $(float_table),--table $(call quoted,$(float_table)))
 float_parameters = $(float_flags) $(CODE_merge_qtable)
 float_made = $(BUILD)/$m/$(CHIP)/$m_float_table
@@ -294,7 +303,8 @@ $(BUILD)/%/$(CHIP)/logs/float.key: $(BUILD)/$$m/$$m_calib_table $$(call as_prere
 		$(BUILD)/$$m/$(CHIP)/float.parameters $(BUILD)/.code/merge_qtable.text $$(call lost,float)
 	$(call stage,float) --in '$<' $(if $(call float_table,$m),--in table=$(call quoted,$(call float_table,$m))) \
 	  $(call helper,merge_qtable) '$<' '{work}/$(notdir $(float_made))' $(call float_flags,$m)
-qtable = $(BUILD)/$1/$(CHIP)/$1$(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),_float_table,_qtable)
+searched = $(BUILD)/$1/$(CHIP)/$1_$(if $(call get,$1,QTABLE_GOAL),goal_table,qtable)
+qtable   = $(if $(call get,$1,QTABLE)$(call get,$1,FLOAT_LAYERS),$(BUILD)/$1/$(CHIP)/$1_float_table,$(searched))
 
 # deploy: quantise, compile for the chip, compare with the float network, run on the emulator.
 # A list of inputs or outputs restricts its switch, and does nothing without it: so it stands for both.
@@ -317,7 +327,7 @@ deploy_parameters = $(deploy_flags) $(filter-out %_calib_table,$(calibrated)) $(
 # A network that comes quantised is not calibrated, and stays INT8 whatever tpu_mlir is told.
 already    = $(filter TFLITE,$(direct))
 calibrated = $(if $(already),,$(strip $(if $(filter int8 int8_asym mix,$2),$(BUILD)/$1/$1_calib_table) $(if $(filter mix,$2),$(qtable))))
-tables = $(foreach each,$(calibrated),--in '$(subst _float_table,_qtable,$(notdir $(each)))=$(each)')
+tables = $(foreach each,$(calibrated),--in '$(subst _goal_table,_qtable,$(subst _float_table,_qtable,$(notdir $(each))))=$(each)')
 # tpu_mlir runs a quantised network only when it is compiled; what that is compared with comes from
 # the network itself.
 referring  = $(if $(already),$(definition))
@@ -363,7 +373,9 @@ $(BUILD)/%.contract.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.cvimodel $(BUILD)/$$m/$(CH
 include mk/detect.mk    # detect: one picture through networks and models, side by side
 include mk/layers.mk    # layers: what a precision does to each
 include mk/evaluate.mk  # evaluate: many pictures, and what quantisation cost
+include mk/goal.mk      # goal: float layers for mix, searched by what they are worth
 include mk/report.mk    # report: all that is known of a build, on a page
+include mk/cache.mk     # cache: what is kept of the stages, here and elsewhere
 
 # ---------------------------------------------------------------------------------------------
 # Models: what models.mk calls at the end of a stanza
@@ -385,7 +397,8 @@ endef
 # A network that is not there is fetched, once; models/fetched.lock holds everybody to the same bytes.
 define fetched
 $2: | $(HELPERS)
-	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(subst ','\'',$(call get,$1,URL))' '$$@'
+	@$(if $(JSON),>&2) '$(VENV)/bin/python' scripts/fetch_model.py '$(subst ','\'',$(call get,$1,URL))' '$$@' \
+	  --lock $(call quoted,$(from)models/fetched.lock)
 endef
 
 # 1 in the builds that are made to be compared: what they made isn't there afterwards.
@@ -403,7 +416,7 @@ endef
 
 # Why a model can't be built. The rule that tells it is phony, so that it comes before any stage begins,
 # and does so in its recipe: prerequisites of all models are looked into whenever Make starts.
-why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of)))
+why_not    = $(or $(call impossible,$(model_of),$(variant_of)),$(call ungateable,$(model_of),$(variant_of)))
 # The model of a target, which is a model or one of its variants; the variant of the latter.
 model_of   = $(strip $(foreach each,$(MODELS),$(if $(filter $(each) $(addprefix $(each)_,$(VARIANTS)),$1),$(each))))
 variant_of = $(patsubst $(model_of)_%,%,$1)
@@ -411,14 +424,14 @@ variant_of = $(patsubst $(model_of)_%,%,$1)
 # The keys of a variant's stages, in their order.
 records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)/$1/logs/import.key') '$(BUILD)/$1/logs/downgrade.key') $(if $(call get,$1,$(samples)),'$(BUILD)/datasets/logs/$(call dataset,$1).key') \
 	'$(BUILD)/$1/logs/transform.key' $(if $(filter %_calib_table,$(calibrated)),'$(BUILD)/$1/logs/calibrate.key') \
-	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/qtable.key') \
+	$(if $(filter mix,$2),$(if $(call get,$1,QTABLE),,'$(BUILD)/$1/$(CHIP)/logs/$(if $(call get,$1,QTABLE_GOAL),goal,qtable).key') \
 	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
 # The Makefile's own variables, which a stanza called `model`, say, has nothing to do with.
 before := $(.VARIABLES)
 own     = $(foreach each,$(filter $1_%,$(before)),$(if $(filter file,$(origin $(each))),$(each)))
-include $(STANZAS)
+include $(foreach each,$(STANZAS),$(call as_prerequisite,$(call placed,$(each))))
 
 .PHONY: all
 # all: one more make for everything, so that what came of each target is told at the end, whatever
@@ -431,5 +444,6 @@ event = $(if $(TPUMAKE_EVENTS),$(file >>$(TPUMAKE_EVENTS),$1))
 
 include mk/convert.mk   # networks without a stanza
 include mk/ask.mk       # what tells of models, and builds nothing new
+include mk/matrix.mk    # what a build server is to build
 include mk/help.mk
 include mk/project.mk   # test, lint, lock, bench, clean

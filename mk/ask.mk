@@ -36,7 +36,8 @@ bugreport:
 	@$(if $(call model_of,$*),,$(error there is no $* to report on; make list shows what can be built))
 	$(report) --model '$(call model_of,$*)' --chip $(CHIP) --variant '$(patsubst $(call model_of,$*),,$(call variant_of,$*))'
 
-# With JSON=1: all that can be built for this chip, what it is built from, and the records of its stages.
+# With JSON=1: all that can be built for this chip, what it is built from, and the records of its stages. INPUTS=1:
+# what each model depends on, too, which only a matrix asks for.
 list:
 	@:$(if $(JSON),$(list_json),$(foreach each,$(MODELS),$(info $(each): $(addprefix $(each)_,$(call get,$(each),VARIANTS)))))
 json_list = [$(subst $(space),$(comma) ,$(patsubst %,"%",$(strip $1)))]
@@ -52,4 +53,4 @@ sources_json = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $(foreach n
 last_target = $(lastword $(MODELS))_$(lastword $(VARIANTS))
 list_json = $(info {"$$schema": "list.schema.json", "chip": "$(CHIP)", "chips": $(call json_list,$(CHIPS)), "targets": [)$(foreach \
 	which,$(MODELS),$(foreach how,$(VARIANTS),$(info $(call target_json,$(which),$(how))$(if \
-	$(filter $(last_target),$(which)_$(how)),,$(comma)))))$(info ]})
+	$(filter $(last_target),$(which)_$(how)),,$(comma)))))$(info ])$(if $(call given,INPUTS),$(models_json))$(info })

@@ -31,10 +31,11 @@ endif
 
 .PHONY: convert converted add possible-convert
 possible-convert:
+	$(if $(and $(from),$(filter add,$(MAKECMDGOALS))),@echo >&2 $(call shell_word,tpumake: add writes paths as they are seen from here$(comma) and PATHS_FROM=$(PATHS_FROM) would see them from there: make convert shows the stanza); exit 2)
 	$(if $(and $(network),$(photos)),$(if $(filter-out $(VARIANTS),$(precision)),@echo >&2 $(call quoted,tpumake: VARIANT=$(precision): there are $(VARIANTS)); exit 2),\
 	  @echo >&2 'tpumake: which $(if $(network),pictures,network)? make $(firstword $(filter convert add,$(MAKECMDGOALS))) MODEL=~/best.onnx IMAGES=~/photos'; exit 2)
 convert: possible-convert $$(stanza)
-	+@$(MAKE) --no-print-directory STANZAS='$(stanza)' converted
+	+@$(MAKE) --no-print-directory STANZAS='$(stanza)' PATHS_FROM= converted
 # In the inner make: its one model.
 converted: $$(foreach each,$$(MODELS),$$(addprefix $$(each)_,$$(precision)))
 	@:$(if $(JSON),,$(foreach each,$^,$(if $(built_$(each)),,$(info → $(BUILD)/$(MODELS)/$(CHIP)/$(each).$(MODEL)))))

@@ -20,7 +20,7 @@ $(BUILD)/%/logs/picture.key: $(BUILD)/$$m/$$m.mlir $$(call as_prerequisite,$$(im
 	  $(call helper,letterbox_picture) $(call quoted,$(image)) '{work}/$(notdir $(picture_made))' --network '$<' $(call picture_flags,$m)
 
 # onnx: the network as it came.
-labels = $(call option,$1,LABELS,--labels)
+labels = $(if $(call path,$1,LABELS),--labels $(call quoted,$(call path,$1,LABELS)))
 onnx_parameters = $(call onnx,$1) $(labels) $(CODE_run_onnx)
 onnx_made = $(BUILD)/$m/$m.onnx.npz
 $(BUILD)/%.onnx.npz: $(BUILD)/$$m/logs/onnx.key ;+

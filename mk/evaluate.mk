@@ -72,8 +72,9 @@ eval_absent = $(foreach each,$(eval_source) $(call path,$1,LABELS),$(if $(wildca
 # accuracy: the gate. Where MAX_DROP is set, a model that loses more is put aside, as the contract does it. The
 # emulator decides, against the network as it came.
 unlike = it comes quantised, so there is no float network to hold it against
-ungateable = $(if $(call get,$1,MAX_DROP),$(if $(already),$1_MAX_DROP: $(unlike),$(if $(eval_source),$(if $(wildcard $(eval_source)),,there is no $(eval_source)$(comma) which \
-	$1_EVAL_DATASET names),$1_EVAL_DATASET is not set; $1_MAX_DROP wants a folder of labelled pictures)))
+ungateable = $(if $(measured),$(if $(already),$1_$(measured): $(unlike),$(if $(eval_source),$(if $(wildcard $(eval_source)),,there is no $(eval_source)$(comma) which \
+	$1_EVAL_DATASET names),$1_EVAL_DATASET is not set; $1_$(measured) wants a folder of labelled pictures)))
+measured   = $(firstword $(foreach each,MAX_DROP $(if $(filter mix,$2),QTABLE_GOAL),$(if $(call get,$1,$(each)),$(each))))
 gated = $(call validating,$(if $(call get,$1,MAX_DROP),$(BUILD)/$1/$(CHIP)/$1_$2.accuracy.json))
 accuracy_flags = $(eval_flags) --gate
 accuracy_parameters = $(accuracy_flags) $(CODE_evaluate)

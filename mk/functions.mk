@@ -5,7 +5,11 @@ get = $(strip $(if $(filter undefined,$(origin $1_$2)),$(DEFAULT_$2),$($1_$2)))
 # $(call path,MODEL,NAME): the same for a file or folder. The shell may have left a ~ in it, and a
 # program would take a - at its beginning for an option. Spaces, which Make takes for separators,
 # become `?` until it is used in one of these two ways:
-path            = $(patsubst -%,./-%,$(patsubst ~/%,$(HOME)/%,$(subst $(space),?,$(call get,$1,$2))))
+path            = $(patsubst -%,./-%,$(call at_home,$(call placed,$(subst $(space),?,$(call get,$1,$2)))))
+at_home         = $(patsubst ~/%,$(HOME)/%,$1)
+# What is relative is seen from PATHS_FROM.
+from           := $(if $(PATHS_FROM),$(call at_home,$(patsubst %/,%,$(patsubst %/.,%,$(subst $(space),?,$(PATHS_FROM)))))/)
+placed          = $(if $(filter /% ~/% none,$1),$1,$(addprefix $(from),$1))
 as_prerequisite = $(subst ?,\$(space),$1)
 quoted          = '$(subst ?,$(space),$(subst ','\'',$1))'
 # $(call flag,MODEL,NAME,--flag): the flag if the variable is 1.

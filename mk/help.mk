@@ -9,6 +9,8 @@ make add MODEL=… IMAGES=…    append that stanza to $(STANZAS)
 make MODEL, make all         every variant of a model's stanza; of all models, with a table at the end
 make all LIST=FILE -k        what a file lists, a target a line; -k goes on after failures
 make list                    what can be built
+make -s matrix               the same as jobs for GitHub, in JSON: of all stanzas, or LIST=FILE; CHANGED=REVISION: only
+                             what has changed since then
 make MODEL_VARIANT.check     all that can be known beforehand: stanza, network, pictures, machine (MODEL.check; JSON=1)
 make doctor                  the machine, and all models in brief (JSON=1)
 make MODEL_VARIANT.key       what the keys of its stages are made of (JSON=1: all of it)
@@ -25,6 +27,7 @@ make compare A=… B=…         two builds side by side: A=MODEL_int8 B=MODEL_b
 make MODEL_VARIANT.reproduce build it twice, under other conditions, and compare all bytes
 make MODEL_VARIANT.bugreport what a maintainer would ask for, in one archive; make bugreport: of what failed last
                              (BUGREPORT="weights pictures": these, too)
+make cache                   what the cache of stages and the remote one hold and did (JSON=1)
 make setup                   both environments; builds do it by themselves (EXTRA="$(KNOWN_EXTRAS)": those, too)
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long
@@ -36,13 +39,15 @@ make clean, make distclean   remove what was built; the environments too; clean-
 Models ($(STANZAS)): $(MODELS)
 Variants:           $(VARIANTS_$(CHIP)) (of $(CHIP); chips: $(CHIPS))
 
-Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$($(each)))
+Knobs, as they are now:$(foreach each,$(KNOBS),$(newline)  $(each)=$(call shown,$(each)))
 
 In a stanza, or on the command line with the model's name before it (make $(firstword $(MODELS))_int8
 $(firstword $(MODELS))_ONNX=~/best.onnx), with the default:$(foreach part,$(STANZA_PARTS),$(newline)$(newline) $(part):$(foreach each,$(STANZA_$(part)),$(newline)  <model>_$(each) = $(call default,<model>,$(each))))
 endef
 
 default = $(DEFAULT_$2)
+# An address may hold a password.
+shown = $(if $(and $(filter CACHE_REMOTE,$1),$(findstring @,$($1))),$(firstword $(subst ://, ,$($1)))://…@$(lastword $(subst @, ,$($1))),$($1))
 
 .PHONY: help
 help:

@@ -16,11 +16,19 @@ $(BROWSER): $(call outdated,$(BROWSER),$(BROWSER_FROM),$(BROWSER_VENV)/bin/pytho
 	@$(PYTHON) scripts/setup_venv.py '$(BROWSER_VENV)' $(firstword $(BROWSER_FROM)) && \
 	  $(PYTHON) tests/setup_browser.py '$(BROWSER_VENV)' && cat $(BROWSER_FROM) > '$@'
 
+# A server with S3's manners, for test-full alone, too: 90 MB.
+S3_SERVER_VENV ?= .s3-server
+S3_SERVER      := $(S3_SERVER_VENV)/ready
+S3_SERVER_FROM := requirements/s3-server.txt
+KNOBS += S3_SERVER_VENV
+$(S3_SERVER): $$(call outdated,$(S3_SERVER),$(S3_SERVER_FROM),$(S3_SERVER_VENV)/bin/python)
+	@$(PYTHON) scripts/setup_venv.py '$(S3_SERVER_VENV)' $(S3_SERVER_FROM) && cat $(S3_SERVER_FROM) > '$@'
+
 ALL_EXTRAS = $(foreach each,$(KNOWN_EXTRAS),$(call extra_ready,$(each)))
-test: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT)
+test: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT) $(S3)
 	@$(PYTEST) -m 'not full'
 
-test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT) $(BROWSER)
+test-full: $(DEV) $(TOOLS) $(ALL_EXTRAS) $(REPORT) $(BROWSER) $(S3) $(S3_SERVER)
 	@$(PYTEST)
 
 lint: $(DEV)
@@ -58,6 +66,8 @@ lock: $(HELPERS)
 	$(COMPILE) --universal --python-version 3.10 --override bench.override bench.in -o bench.txt
 	$(COMPILE) --universal --python-version 3.10 report.in -o report.txt
 	$(COMPILE) --universal --python-version 3.10 browser.in -o browser.txt
+	$(COMPILE) --universal --python-version 3.10 s3.in -o s3.txt
+	$(COMPILE) --universal --python-version 3.10 s3-server.in -o s3-server.txt
 
 clean:
 	rm -rf '$(BUILD)'
@@ -66,4 +76,4 @@ clean-extras:
 	rm -rf '$(EXTRAS)'
 
 distclean: clean clean-extras
-	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)' '$(REPORT_VENV)' '$(BROWSER_VENV)'
+	rm -rf '$(VENV)' '$(TOOLCHAIN)' '$(BENCH_VENV)' '$(REPORT_VENV)' '$(BROWSER_VENV)' '$(S3_VENV)' '$(S3_SERVER_VENV)'

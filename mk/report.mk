@@ -14,6 +14,8 @@ $(REPORT): $(call outdated,$(REPORT),$(REPORT_FROM),$(REPORT_VENV)/bin/python)
 report_made     = $(addprefix $(BUILD)/$m/$(CHIP)/$m_$v.report,.json .pictures)
 # The layers of a network that comes quantised, or takes no pictures, can't be measured.
 report_layers   = $(if $(or $(call already,$1),$(call tensors,$1)),,$(BUILD)/$1/$(CHIP)/$1_$2.layers.json)
+# Where float layers were searched by a goal, what was tried.
+report_goal     = $(if $(filter mix,$2),$(if $(filter %_goal_table,$(float_table)),$(BUILD)/$1/$(CHIP)/$1_goal.json))
 report_evals    = $(wildcard $(foreach each,$2 $(filter-out $2,$(VARIANTS)),$(BUILD)/$1/$(CHIP)/$1_$(each).eval.json))
 report_built    = $(wildcard $(foreach each,$(VARIANTS),$(BUILD)/$1/$(CHIP)/logs/$(each).key))
 report_measured = $(wildcard $(foreach each,$(VARIANTS),$(BUILD)/$1/$(CHIP)/logs/$(each).eval_model.key))
@@ -23,14 +25,15 @@ report_records  = $(BUILD)/$1/logs/stanza.key $(subst ',,$(call records,$1,$2)) 
 each_as         = $(foreach each,$2,$1 '$(each)')
 $(BUILD)/%.report.json: $(BUILD)/$$m/$(CHIP)/logs/$$v.report.key ;+
 $(BUILD)/%.report.pictures: $(BUILD)/$$m/$(CHIP)/logs/$$v.report.key ;+
-$(BUILD)/%.report.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.$(MODEL) $$(call side_car,$$m,$$v) $$(call gated,$$m,$$v) $$(call report_layers,$$m,$$v) FORCE
+$(BUILD)/%.report.key: $(BUILD)/$$m/$(CHIP)/$$m_$$v.$(MODEL) $$(call side_car,$$m,$$v) $$(call gated,$$m,$$v) $$(call report_layers,$$m,$$v) $$(call report_goal,$$m,$$v) FORCE
 	$(call stage,report,$v report) --untimed --in '$<' $(call in_numbered,record,$(call report_records,$m,$v)) \
 	  $(call in_numbered,layers,$(call report_layers,$m,$v)) $(call in_numbered,eval,$(call report_evals,$m,$v)) \
+	  $(call in_numbered,goal,$(call report_goal,$m,$v)) \
 	  $(call in_numbered,built,$(call report_built,$m)) $(call in_numbered,measured,$(call report_measured,$m)) \
 	  $(call in_numbered,source,$(call report_source,$m,$v)) $(if $(names),$(call in_numbered,names,$(call names,$m))) \
 	  $(call helper,collect_report) '$<' '{work}/$(notdir $(word 1,$(report_made)))' '{work}/$(notdir $(word 2,$(report_made)))' \
 	  --name $m_$v $(call each_as,--record,$(call report_records,$m,$v)) $(call each_as,--layers,$(call report_layers,$m,$v)) \
-	  $(call each_as,--eval,$(call report_evals,$m,$v)) $(call each_as,--built,$(call report_built,$m)) \
+	  $(call each_as,--goal,$(call report_goal,$m,$v)) $(call each_as,--eval,$(call report_evals,$m,$v)) $(call each_as,--built,$(call report_built,$m)) \
 	  $(call each_as,--evaluated,$(call report_measured,$m)) $(if $(call report_source,$m,$v),--source $(call quoted,$(call report_source,$m,$v))) \
 	  $(call contract_flags,$m)
 

@@ -16,7 +16,8 @@ outdated = $(call differs,$1,$(foreach each,$2,$(file <$(each)))) $(if $(realpat
 $(HELPERS): $(call outdated,$(HELPERS),$(HELPERS_FROM),$(VENV)/bin/python)
 	@$(if $(JSON),>&2) $(PYTHON) scripts/setup_venv.py '$(VENV)' $(firstword $(HELPERS_FROM)) && cat $(HELPERS_FROM) > '$@'
 
-$(DEV): $(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
+# Looked at when it is asked for: builds have no need of it.
+$(DEV): $$(call outdated,$(DEV),$(DEV_FROM),$(VENV)/bin/python) $(HELPERS)
 	@$(PYTHON) scripts/setup_venv.py --add '$(VENV)' $(DEV_FROM) && cat $(DEV_FROM) > '$@'
 
 $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) | $(HELPERS)

@@ -28,7 +28,7 @@ onnx      = $(if $(filter ONNX,$(call kind,$1)),$(call source,$1),$(BUILD)/$1/$1
 
 # Sets of samples.
 LISTS      := DATA_LIST TUNE_LIST
-set        = $(patsubst -%,%,$(subst ',_,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst %/,%,$(call path,$1,$2)))))))$(if $(filter $2,$(LISTS)),-listed)$(patsubst %,-%,$(filter-out 100,$(call set_number,$1,$2)))
+set        = $(patsubst -%,%,$(subst ',_,$(subst ?,_,$(subst /,-,$(patsubst datasets/%,%,$(patsubst $(from)%,%,$(patsubst %/,%,$(call path,$1,$2))))))))$(if $(filter $2,$(LISTS)),-listed)$(patsubst %,-%,$(filter-out 100,$(call set_number,$1,$2)))
 set_number = $(call get,$1,$(if $(filter TUNE_LIST,$2),TUNE_NUM,INPUT_NUM))
 samples    = $(if $(call get,$1,DATA_LIST),DATA_LIST,DATASET)
 dataset    = $(call set,$1,$(call samples,$1))

@@ -15,7 +15,7 @@ caffe_made  :=
 # A record is there as a whole or not at all; Make would remove one that is done when it is interrupted. Patterns as
 # the rules have them.
 .PRECIOUS: $(BUILD)/%.key $(patsubst %,$(BUILD)/\%.%.key,accuracy contract emulated eval_lowered eval_model layers lower lowered page report) \
-	$(patsubst %,$(BUILD)/\%/$(CHIP)/logs/%.key,float qtable) $(patsubst %,$(BUILD)/\%/logs/%.key,caffe calibrate downgrade \
+	$(patsubst %,$(BUILD)/\%/$(CHIP)/logs/%.key,float goal qtable) $(patsubst %,$(BUILD)/\%/logs/%.key,caffe calibrate downgrade \
 	eval_cut eval_float eval_onnx evalset float import onnx picture stanza tflite transform) $(BUILD)/datasets/logs/%.key
 # A record is no better than what it is of.
 lost = $(if $(filter-out $(wildcard $($1_made)),$($1_made)),FORCE)
@@ -42,7 +42,7 @@ library = $(addprefix scripts/tpumake/,$(addsuffix .py,$1))
 LOCK := requirements/helpers.txt
 CODE_preflight := $(LOCK) scripts/preflight.py schemas/stanza.schema.json $(wildcard devices/*.json scripts/tpumake/preflight/*.py \
 	scripts/tpumake/preflight/*.json scripts/tpumake/downgrade/*.py) \
-	$(call library,onnx_io detection_head devices profiles static_shapes labels pictures samples shapes npz amounts)
+	$(call library,onnx_io detection_head devices profiles static_shapes labels pictures samples shapes npz amounts address)
 CODE_normalize_dataset := $(LOCK) scripts/normalize_dataset.py $(call library,datasets lists pictures samples shapes npz)
 CODE_check_tflite := scripts/check_tflite.py $(call library,tflite shapes)
 CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)
@@ -65,6 +65,10 @@ CODE_prepare_evaluation := $(LOCK) scripts/prepare_evaluation.py scripts/tpumake
 CODE_run_evaluation := $(LOCK) requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/run_evaluation.py scripts/toolchain/run_network.py \
 	$(addprefix scripts/tpumake/evaluation/,found.py pictures.py running.py truth.py) \
 	$(call library,amounts bounded_run detections float_onnx letterbox memory network_input npz onnx_io pictures raw_outputs)
+CODE_search_qtable := $(LOCK) requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/search_qtable.py \
+	$(addprefix scripts/toolchain/,try_tables.py lower_network.py run_network.py) $(addprefix scripts/tpumake/mixed/,search.py trials.py document.py) \
+	$(addprefix scripts/tpumake/evaluation/,document.py found.py likeness.py measures.py pictures.py running.py truth.py) \
+	$(call library,amounts bounded_run columns detections float_onnx labels letterbox memory network_input npz onnx_io pictures raw_outputs)
 CODE_evaluate := $(LOCK) scripts/evaluate.py $(addprefix scripts/tpumake/evaluation/,document.py found.py layers.py likeness.py \
 	measures.py pictures.py table.py truth.py) $(call library,columns detections labels letterbox network_input npz pictures raw_outputs)
 CODE_lower_network := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/toolchain/lower_network.py

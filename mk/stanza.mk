@@ -1,6 +1,6 @@
 # What a stanza may assign, with its default, by what it is for. Names are those of tpu_mlir's flags;
 # docs/variables.md tells what each means, and which flags have no variable and why.
-STANZA_PARTS := network input dataset calibrate qtable deploy compare evaluate
+STANZA_PARTS := network input dataset calibrate qtable deploy compare evaluate matrix
 
 STANZA_network := ONNX PT TORCHSCRIPT PB SAVEDMODEL PADDLE TFLITE PROTOTXT CAFFEMODEL URL ALLOW_PICKLE \
 	INPUT_SHAPES INPUT_TYPES OUTPUTS DEVICE ONNX_SIM ADD_POSTPROCESS LABELS VARIANTS SILENCE
@@ -53,13 +53,14 @@ DEFAULT_HISTOGRAM_BIN_NUM    = 2048
 DEFAULT_CALIBRATION_DEBUG_CMD =
 DEFAULT_CALIBRATOR           = $(CALIBRATOR)
 
-STANZA_qtable := QTABLE_INPUT_NUM EXPECTED_COS MIN_LAYER_COS FP_TYPE GLOBAL_COMPARE_LAYERS QTABLE FLOAT_LAYERS
+STANZA_qtable := QTABLE_INPUT_NUM EXPECTED_COS MIN_LAYER_COS FP_TYPE GLOBAL_COMPARE_LAYERS QTABLE QTABLE_GOAL FLOAT_LAYERS
 DEFAULT_QTABLE_INPUT_NUM     = 10
 DEFAULT_EXPECTED_COS         = 0.99
 DEFAULT_MIN_LAYER_COS        = 0.99
 DEFAULT_FP_TYPE              = auto
 DEFAULT_GLOBAL_COMPARE_LAYERS =
 DEFAULT_QTABLE               =
+DEFAULT_QTABLE_GOAL          =
 DEFAULT_FLOAT_LAYERS         =
 
 STANZA_deploy := FUSE_PREPROCESS CUSTOMIZATION_FORMAT ALIGNED_INPUT QUANT_INPUT QUANT_OUTPUT QUANT_INPUT_LIST \
@@ -103,6 +104,11 @@ STANZA_evaluate := EVAL_DATASET EVAL_COUNT MAX_DROP
 DEFAULT_EVAL_DATASET         =
 DEFAULT_EVAL_COUNT           = 50
 DEFAULT_MAX_DROP             =
+
+# What the jobs of a matrix run on, and how long; nothing that is built depends on it.
+STANZA_matrix := RUNNER TIMEOUT
+DEFAULT_RUNNER               = ubuntu-24.04
+DEFAULT_TIMEOUT              =
 
 # A general tolerance holds for every variant that has none of its own.
 tolerance = $(or $(call get,$1,TOLERANCE),$2)

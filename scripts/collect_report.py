@@ -84,6 +84,7 @@ def _small(source: Path, name: str) -> bytes | None:
 @click.option("--record", "records", type=_PATH, multiple=True, required=True,
               help="A stage's, in the order of the pipeline.")  # fmt: skip
 @click.option("--layers", type=_PATH, help="What a precision does to layers.")
+@click.option("--goal", type=_PATH, help="What a search for float layers tried.")
 @click.option("--eval", "evaluations", type=_PATH, multiple=True,
               help="Of this variant, and of others of the model.")  # fmt: skip
 @click.option("--evaluated", type=_PATH, multiple=True,
@@ -101,6 +102,7 @@ def main(
     name: str,
     records: tuple[Path, ...],
     layers: Path | None,
+    goal: Path | None,
     evaluations: tuple[Path, ...],
     evaluated: tuple[Path, ...],
     built: tuple[Path, ...],
@@ -122,6 +124,7 @@ def main(
         told,
         read_document(layers, "layers.schema.json") if layers else None,
         [read_evaluation(path, then, now) for path in evaluations],
+        read_document(goal, "qtable_goal.schema.json") if goal else None,
     )
     keep_pictures(facts["pictures"], source, pictures)
     target.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

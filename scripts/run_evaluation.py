@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -19,17 +18,13 @@ from tpumake.evaluation.running import (
     Runner,
     Toolchain,
     code_digest,
+    cores,
     run_set,
 )
 from tpumake.letterbox import GREY
 from tpumake.network_input import read_network_input
 
 _PATH = click.Path(path_type=Path)
-
-
-def cores() -> int:
-    """How many processes run side by side without waiting for each other."""
-    return len(os.sched_getaffinity(0))
 
 
 def told(seen: list[Seen]) -> str:

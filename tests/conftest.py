@@ -99,7 +99,7 @@ class Checkout:
         # The outer make's own settings must not reach the inner one.
         env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
         # Nor the user's own results; tests of the cache name one of their own.
-        env["CACHE"] = "0"
+        env["CACHE"], env["CACHE_REMOTE"] = "0", ""
         done = subprocess.run(
             [*before, "make", *arguments],
             cwd=self.path,

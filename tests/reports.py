@@ -74,6 +74,21 @@ def evaluation(variant: str, map50: float = 0.9, **of_set: object) -> dict:
     }  # fmt: skip
 
 
+def goal() -> dict:
+    point = {"float_layers": 0, "cost": 0, "measures": {"map50": 0.5}, "drop": 0.45,
+             "passed": False, "chosen": False}  # fmt: skip
+    chosen = {"float_layers": 2, "cost": 1_234_567, "measures": {"map50": 0.947}, "drop": 0.003,
+              "passed": True, "chosen": True}  # fmt: skip
+    return {
+        "$schema": "qtable_goal.schema.json", "target": "m_mix", "chip": "cv181x", "mode": "BF16",
+        "figure": "map50", "goal": 0.005, "reference": 0.95, "layers": 31,
+        "set": {"source": HOSTILE, "pictures": 12, "of": 50, "seed": 0},
+        "points": [point, chosen],
+        "float": [{"name": f"{HOSTILE}{n}", "type": "Conv", "cost": 600_000} for n in range(2)],
+        "harms": [{"first": HOSTILE, "last": HOSTILE, "layers": 1, "harm": 3.5}],
+    }  # fmt: skip
+
+
 def write_build(folder: Path, many: int = 30) -> list[object]:
     """Files as a build has them below ``folder``; gives collect_report's arguments.
 
@@ -103,10 +118,12 @@ def write_build(folder: Path, many: int = 30) -> list[object]:
     rows += [layer("out0", precision="BF16", threshold=None, clipped=None, sqnr_db=None)]
     (folder / "layers.json").write_text(json.dumps(layers_document(*rows)))
     (folder / "eval.json").write_text(json.dumps(evaluation("int8")))
+    (folder / "goal.json").write_text(json.dumps(goal()))
     return [
         model, folder / "facts.json", folder / "pictures", "--name", "m_int8",
         *(word for name in records for word in ("--record", folder / "build/m" / name)),
         "--layers", folder / "layers.json", "--eval", folder / "eval.json",
+        "--goal", folder / "goal.json",
         "--source", folder / "seen", "--device", "recamera", "--variable", "m",
         "--labels", folder / "labels.txt",
     ]  # fmt: skip

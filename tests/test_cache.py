@@ -50,7 +50,8 @@ class Tree:
             "--model", "m", "--build", "build", "--log", "logs/stage.log", "--in", "in",
             "--out", "made/out", "--out", "made/set", *options, "--", "/bin/sh", "-c", SCRIPT,
         ]  # fmt: skip
-        variables = {"CACHE": "1", "CACHE_DIR": str(self.cache), "RAN": str(self.folder / "ran")}
+        variables = {"CACHE": "1", "CACHE_DIR": str(self.cache), "RAN": str(self.folder / "ran"),
+                     "CACHE_REMOTE": ""}  # fmt: skip
         done = subprocess.run(
             command, cwd=self.folder, env=os.environ | variables | environment, text=True,
             capture_output=True, check=False,

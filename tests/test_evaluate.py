@@ -22,7 +22,7 @@ from tpumake.evaluation import found as kept_files
 from tpumake.evaluation.document import Gate, Run, document, of_variant
 from tpumake.evaluation.found import Found, Seen, find, read_found
 from tpumake.evaluation.layers import worst_layers
-from tpumake.evaluation.likeness import alike, alike_classes, harm
+from tpumake.evaluation.likeness import alike, alike_classes, harm, harm_of_class
 from tpumake.evaluation.measures import measure, top
 from tpumake.evaluation.pictures import EvalSet, Picture, choose, read_set
 from tpumake.evaluation.running import Feeding, Kept, Toolchain, code_digest, run_set
@@ -140,7 +140,8 @@ def test_likeness() -> None:
     # Two sides of eight moved by 2.
     assert (like.box_shift, like.most_shift) == pytest.approx((0.5, 2))
     assert (like.score_shift, like.score_apart) == pytest.approx((0.05, 0.15))
-    assert harm(one, two, 0.25) == pytest.approx(2.3)
+    # One went, one came; scores are 0.3 apart, and of 12 by 10 pixels 8 by 10 are in both boxes.
+    assert harm(one, two, 0.25) == pytest.approx(2 + 0.3 + 1 / 3)
     nothing = alike([detections()], [detections()], 0.25)
     assert nothing == (0, 0, 0, None, None, None, None, None)
 
@@ -151,6 +152,7 @@ def test_likeness_of_classifiers() -> None:
     like = alike_classes(one, two)
     assert like[:4] == (1, 1, 1, 0.5)
     assert (like.box_shift, like.score_shift) == (None, pytest.approx(-0.1))
+    assert [harm_of_class(*pair) for pair in zip(one, two, strict=True)] == pytest.approx([0.1, 1])
 
 
 # ---------------------------------------------------------------------------------------------

@@ -164,6 +164,25 @@ def test_two_scripts_of_one_name_both_count(tmp_path: Path) -> None:
         assert job.key(digests).digest != before
 
 
+@pytest.mark.parametrize("word", ["{}/in.onnx", "{}/./in.onnx", "{}//in.onnx"])
+def test_where_an_input_lies_does_not_count_however_it_is_written(
+    tmp_path: Path, word: str
+) -> None:
+    digests = Digests(tmp_path / "memory")
+    keys = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "in.onnx").write_text("network")
+        path = word.format(folder)
+        job = Job(
+            "downgrade", "m", {"in": Path(path)}, [], ["tool", path], tmp_path, tmp_path / "log"
+        )
+        keys.append(job.key(digests))
+    assert keys[0] == keys[1]
+    assert keys[0].parameters == ["<in>"]
+
+
 def test_the_c_library_counts_where_it_matters(tmp_path: Path) -> None:
     job = Job("deploy", "m", {}, [], ["tool"], tmp_path, tmp_path / "log")
     with Digests(tmp_path / "memory") as digests:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT, Checkout, copy_checkout, copy_project
+from conftest import QUICK, ROOT, Checkout, Toolchain, copy_checkout, copy_project
 
 SCHEMA = json.loads((ROOT / "schemas/eval.schema.json").read_text())
 SHAPES = ["circle", "square", "triangle", "star"]
@@ -35,6 +35,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         (["tiny_f16.eval"], "does not compute in F16"),
         (["tiny_int8", "tiny_MAX_DROP=1", "tiny_EVAL_DATASET="], "tiny_EVAL_DATASET is not set"),
         (["tiny_int8", "tiny_MAX_DROP=1", "tiny_EVAL_DATASET=x"], "which tiny_EVAL_DATASET names"),
+        (
+            ["tiny_mix", "tiny_QTABLE_GOAL=1", "tiny_EVAL_DATASET="],
+            "tiny_QTABLE_GOAL wants a folder of labelled pictures",
+        ),
     ],
 )
 def test_what_will_not_do_is_told(project: Checkout, words: list[str], why: str) -> None:
@@ -137,10 +141,51 @@ def test_the_gate_in_a_build(evaluated: tuple[Checkout, dict]) -> None:
     assert "ION" not in again.stdout.replace("ION 0.1 of", "")
 
 
-def kept(top: Path) -> dict[Path, int]:
-    """What was found in pictures by the lowered network, with its time."""
-    folder = top / "build/tiny/cv181x/evaluated/int8.lowered"
-    return {path: path.stat().st_mtime_ns for path in folder.glob("*/[0-9a-f]*.npz")}
+@pytest.mark.toolchain
+def test_float_layers_by_goal(evaluated: tuple[Checkout, dict]) -> None:
+    made, _ = evaluated
+    folder = made.path / "build/tiny/cv181x"
+    words = ["tiny_EVAL_DATASET=own set", "VALIDATE=0", *QUICK]
+    done = made.make("tiny_mix", "tiny_QTABLE_GOAL=0.03", *words)
+    document = json.loads((folder / "tiny_goal.json").read_text())
+    jsonschema.Draft202012Validator(
+        json.loads((ROOT / "schemas/qtable_goal.schema.json").read_text())
+    ).validate(document)
+    floats = [each["name"] for each in document["float"]]
+    table = (folder / "tiny_goal_table").read_text()
+    assert [line for line in table.splitlines() if line[0] != "#"] == [f"{n} BF16" for n in floats]
+    (best,) = (each for each in document["points"] if each["chosen"])
+    assert 0 < len(floats) < document["layers"] / 2
+    assert best["drop"] <= 0.03 < document["points"][0]["drop"]
+    assert f"{len(floats)} of {document['layers']} layers in BF16, " in done.stdout
+    assert "← chosen" in done.stdout
+    # What the search saw is what an evaluation sees of the network that is built with the table.
+    words += ["tiny_QTABLE_GOAL=0.03"]
+    seen = json.loads(made.make("tiny_mix.eval", "QUICK=1", "JSON=1", *words).stdout)
+    assert seen["runs"][-1]["measures"]["map50"] == best["measures"]["map50"]
+    # Nothing is run a second time, and the result is the same.
+    (folder / "tiny_goal_table").unlink()
+    before = kept(made.path, "goal")
+    assert len(before) > 3 * len(document["points"])
+    made.make("tiny_mix", *words)
+    assert kept(made.path, "goal") == before
+    assert (folder / "tiny_goal_table").read_text() == table
+
+
+@pytest.mark.toolchain
+def test_what_finds_nothing_has_nothing_to_lose(evaluated: tuple[Checkout, dict]) -> None:
+    made, _ = evaluated
+    words = ["tiny_mix", "tiny_QTABLE_GOAL=0", "VALIDATE=0", "tiny_EVAL_COUNT=3", *QUICK]
+    failed = made.make(*words, check=False)
+    assert failed.returncode == 2
+    assert "the float network itself finds nothing of what the labels of" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def kept(top: Path, network: str = "int8.lowered") -> dict[Path, int]:
+    """What was found in pictures by a network, with its time."""
+    folder = top / "build/tiny/cv181x/evaluated" / network
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("[0-9a-f]*.npz")}
 
 
 @pytest.mark.toolchain
@@ -167,3 +212,38 @@ def test_a_killed_run_goes_on_where_it_was(evaluated: tuple[Checkout, dict]) -> 
     after = kept(made.path)
     assert len(after) == 7
     assert between.items() <= after.items()
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
+def test_a_goal_does_better_than_the_tools_search(
+    checkout: Checkout, toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guides' case: the shapes model with its last output, which INT8 spoils.
+
+    By the cosine of that output, most of which are boxes, the tool finds INT8 good enough; told to
+    want more, it searches from the input on, and breaks off before the head.
+    """
+    whole = ["yolo11n_OUTPUTS=output0", "yolo11n_DEVICE=none", "VALIDATE=0", "yolo11n_TUNE_NUM=0"]
+    checkout.make("yolo11n_mix", "yolo11n_QTABLE_GOAL=0.005", *whole)
+    folder = checkout.path / "build/yolo11n"
+    document = json.loads((folder / "cv181x/yolo11n_goal.json").read_text())
+    points = {each["float_layers"]: each["drop"] for each in document["points"]}
+    assert points[0] > 0.9
+    for part in ("yolo11n.mlir", "yolo11n_top_f32_all_weight.npz", "yolo11n_calib_table"):
+        shutil.copy(folder / part, tmp_path)
+    monkeypatch.setenv("TPUMAKE_TOOLS", str(ROOT / "scripts/toolchain_bin"))
+    words = [
+        "run_qtable.py", "yolo11n.mlir", "--dataset", str(folder.parent / "datasets/shapes"),
+        "--input_num", "5", "--expected_cos", "0.99999", "--min_layer_cos", "0.9999",
+        "--processor", "cv181x", "--calibration_table", "yolo11n_calib_table", "-o", "theirs",
+    ]  # fmt: skip
+    toolchain.run(words, tmp_path)
+    rows = (tmp_path / "theirs").read_text().splitlines()
+    count = sum(1 for row in rows if row and row[0] != "#")
+    assert count > 0
+    words = [*whole, f"yolo11n_QTABLE={tmp_path / 'theirs'}", "QUICK=1", "JSON=1"]
+    runs = json.loads(checkout.make("yolo11n_mix.eval", *words).stdout)["runs"]
+    drop = runs[0]["measures"]["map50"] - runs[-1]["measures"]["map50"]
+    assert min(points[number] for number in points if number <= count) <= drop
+    assert min(points.values()) <= 0.005

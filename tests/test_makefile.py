@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -247,6 +248,40 @@ def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
         checkout.make(DOWNGRADED)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.05
+
+
+def test_stanzas_and_what_they_name_may_be_in_another_folder(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    project = tmp_path / "somebody's project"
+    (project / "my nets").mkdir(parents=True)
+    (project / "my.mk").write_text(
+        "gate_ONNX = my nets/gate.onnx\ngate_DATASET = photos\ngate_LABELS = names.txt\n"
+        "gate_INPUT_SHAPES = [[1,3,64,64]]\ngate_PIXEL_FORMAT = rgb\n"
+        "gate_SCALE = 0.0039216,0.0039216,0.0039216\n$(eval $(call model,gate))\n"
+    )
+    (project / "names.txt").write_text("a\nb\nc\nd\n")
+    shutil.copy(ROOT / "models/tiny.onnx", project / "my nets/gate.onnx")
+    shutil.copytree(
+        checkout.path / "datasets/shapes/images", project / "photos", copy_function=os.link
+    )
+    where = (f"PATHS_FROM={project}/.", "STANZAS=my.mk")
+    said = checkout.make(
+        *where, "build/gate/gate_v8.onnx", "build/datasets/photos/manifest.json"
+    ).stdout
+    assert [line.split()[:2] for line in said.splitlines()] == [
+        ["gate", "downgrade"], ["photos", "dataset"],
+    ]  # fmt: skip
+    assert "up to date" in checkout.make(*where, "build/gate/gate_v8.onnx").stdout
+    # Of one that is missing the place is told; what is absolute stays so.
+    done = checkout.make(*where, "gate_int8", "gate_ONNX=none.onnx", check=False)
+    assert f"there is no {project}/none.onnx" in done.stderr
+    listed = json.loads(checkout.make(*where, "list", "JSON=1", "gate_ONNX=/x.onnx").stdout)
+    assert listed["targets"][0]["sources"] == {"gate_ONNX": "/x.onnx"}
+    # What `add` would write is seen from here.
+    done = checkout.make(*where, "add", "MODEL=a.onnx", "IMAGES=b", check=False)
+    assert done.returncode == 2
+    assert "add writes paths as they are seen from here" in done.stderr
 
 
 # What doesn't change results: errors, exit codes, temporary files.

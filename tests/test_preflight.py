@@ -515,9 +515,12 @@ def test_another_make(tmp_path: Path) -> None:
     assert machine.check_other_makes(tmp_path) == []
 
 
-def test_a_cache_of_no_size(tmp_path: Path) -> None:
+def test_a_cache_of_no_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.check_cache(tmp_path / "a" / "b", "5G") == []
     assert machine.check_cache(tmp_path, "much")[0].severity == "error"
+    monkeypatch.setenv("CACHE_REMOTE", "nowhere")
+    (found,) = machine.check_cache(tmp_path, "5G")
+    assert (found.severity, found.where) == ("error", "CACHE_REMOTE")
 
 
 # --- all of it, as make has it -------------------------------------------------------------------

@@ -25,7 +25,12 @@ from tpumake.report.records import Kept, by_hand, stages
 
 SCHEMAS = {
     name: json.loads((ROOT / "schemas" / name).read_text())
-    for name in ("report.schema.json", "info.schema.json", "layers.schema.json")
+    for name in (
+        "report.schema.json",
+        "info.schema.json",
+        "layers.schema.json",
+        "qtable_goal.schema.json",
+    )
 }
 REGISTRY = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
@@ -273,6 +278,7 @@ def test_the_page_has_what_people_ask_for(written: str) -> None:
         "50 MB memory, of", "90.0 -5.0", "MAX_DROP 0.02: broken", "lowest cosine of an output",
         "transform 30 of 30 agree", "3.2", "cache", "model_deploy.py --mlir m.mlir",
         "requirements/tpu_mlir-1.7.txt", "The contract is kept", "YOLO11",
+        "2 of 31 layers are BF16: the cheapest of what was tried that loses 0.5 points at most",
     ):  # fmt: skip
         words = text.split(" memory, of")[0]
         assert words in page.text, text
@@ -282,6 +288,10 @@ def test_the_page_has_what_people_ask_for(written: str) -> None:
     assert "cosine 0.990000 · SQNR 40.0 dB" in points[0]
     assert "threshold 0.9" in points[0]
     assert any("output, tensor 31, Conv, BF16 · " in label for label in page.all("aria-label"))
+    floats = [label for label in page.all("aria-label") if "float layers · " in label]
+    assert floats[:2] == ["0 float layers · 0.00 MB more · drops by 45.00 points",
+                          "2 float layers · 1.23 MB more · drops by 0.30 points"]  # fmt: skip
+    assert "goal · 0.5 points" in page.all("aria-label")
     assert len(written.encode()) < 500_000
 
 
@@ -291,7 +301,7 @@ def test_it_can_be_found_ones_way_in_by_keys_and_ears(written: str) -> None:
     ids = page.all("id")
     assert len(ids) == len(set(ids))
     targets = [link[1:] for link in page.all("href") if link.startswith("#")]
-    assert len(targets) == 8 + 1
+    assert len(targets) == 9 + 1
     assert set(targets) | {*page.all("aria-labelledby")} <= set(ids)
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1

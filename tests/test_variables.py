@@ -44,6 +44,8 @@ OTHERS = {
     "FUSE_PREPROCESS": "0", "ALIGNED_INPUT": "0", "QUANT_INPUT": "0", "DYNAMIC": "1",
     "TOLERANCE": "0.9,0.9", "QTABLE": "table", "FLOAT_LAYERS": "/model.23/*", "LABELS": "names",
     "SILENCE": "scale", "EVAL_DATASET": "datasets/shapes", "EVAL_COUNT": "7", "MAX_DROP": "0.02",
+    "RUNNER": "self-hosted large", "TIMEOUT": "30",
+    "QTABLE_GOAL": "0.005",
 } | {f"{each}_TOLERANCE": "0.9,0.9" for each in
      ("TRANSFORM", "INT8", "INT8_ASYM", "MIX", "BF16", "F16", "F32", "MODEL")}  # fmt: skip
 ALL = TRANSFORM | CALIBRATE | QTABLE | DEPLOY | COMPARE | dict.fromkeys(SWITCHES, "1") | OTHERS

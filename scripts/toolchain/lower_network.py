@@ -20,11 +20,10 @@ from utils.preprocess import preprocess
 WEIGHT_FILE = re.compile(r'(module\.weight_file = )"([^"]+)"')
 
 
-def parser() -> argparse.ArgumentParser:
-    """The flags of model_deploy that lowering looks at, and where the result goes."""
-    arguments = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags of model_deploy that lowering looks at."""
+    arguments = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add = arguments.add_argument
-    add("--lowered", required=True, type=Path, help="to write; its weights go beside it")
     add("--mlir", required=True)
     add("--processor", required=True)
     add("--quantize", required=True)
@@ -50,10 +49,12 @@ def frame_format(chosen: argparse.Namespace) -> str:
     return getCustomFormat(settings.pixel_format, settings.channel_format)
 
 
-def main() -> None:
-    """Lower, and give the weights a name that tells whose they are."""
-    chosen, _ = parser().parse_known_args()
-    lowered: Path = chosen.lowered
+def lower(chosen: argparse.Namespace, lowered: Path) -> int:
+    """Lower, and give the weights a name that tells whose they are.
+
+    :param lowered: to write; its weights go beside it
+    :returns: how many operations of the chip there are
+    """
     fused = chosen.fuse_preprocess
     mlir_lowering(
         chosen.mlir,
@@ -79,7 +80,15 @@ def main() -> None:
     renamed = lowered.with_name(f"{lowered.stem}_weight.npz")
     Path(weights[2]).replace(renamed)
     lowered.write_text(WEIGHT_FILE.sub(rf'\1"{renamed.name}"', text, count=1))
-    print(f"{len(re.findall(r'= .tpu[.]', text))} operations of the chip")
+    return len(re.findall(r"= .tpu[.]", text))
+
+
+def main() -> None:
+    """Lower, and tell how many operations came of it."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--lowered", required=True, type=Path, help="to write")
+    chosen, _ = arguments.parse_known_args()
+    print(f"{lower(chosen, chosen.lowered)} operations of the chip")
 
 
 if __name__ == "__main__":

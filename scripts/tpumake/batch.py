@@ -28,12 +28,31 @@ from tpumake.folders import private_folder
 from tpumake.job import PARENT
 from tpumake.keys import Record
 
-__all__ = ["Row", "Target", "Wanted", "document", "main", "read_list", "table"]
+__all__ = [
+    "DONE",
+    "HEADINGS",
+    "SCHEMA",
+    "STATUSES",
+    "WORDS",
+    "Catalogue",
+    "Row",
+    "Target",
+    "Wanted",
+    "catalogue",
+    "cells",
+    "document",
+    "main",
+    "read_list",
+    "summary",
+    "table",
+    "wanted_targets",
+]
 
-_SCHEMA = "build_list.schema.json"
-_DONE = ("built", "cached", "up to date")
+SCHEMA = "build_list.schema.json"
+# What is there, and what it should be.
+DONE = ("built", "cached", "up to date")
 # In the order in which they are summed up.
-_STATUSES = (*_DONE, "failed", "interrupted", "not tried")
+STATUSES = (*DONE, "failed", "interrupted", "not tried")
 
 
 class Wanted(NamedTuple):
@@ -61,11 +80,12 @@ class Target(NamedTuple):
 
 
 class Catalogue(NamedTuple):
-    """All that can be built for a chip."""
+    """All that can be built for a chip; ``models`` only where it was asked for, by INPUTS=1."""
 
     chip: str
     chips: list[str]
     targets: dict[str, Target]
+    models: dict[str, dict] = {}  # noqa: RUF012 (a default that nobody writes to)
 
     def declared(self, model: str | None = None) -> list[str]:
         """The targets that stanzas declare, of a model or of all."""
@@ -100,9 +120,10 @@ class Row(NamedTuple):
 # What is wanted
 
 
-def catalogue(make: str, chip: str | None) -> Catalogue:
+def catalogue(make: str, chip: str | None, *settings: str) -> Catalogue:
     """Ask the Makefile what can be built.
 
+    :param settings: variables for that make alone, ``NAME=value``
     :raises BadInput: it can't say; the line is Make's own
     """
     command = [make, "--silent", "--no-print-directory", "list", "JSON=1"]
@@ -111,16 +132,29 @@ def catalogue(make: str, chip: str | None) -> Catalogue:
     environment = os.environ | {"MAKEFLAGS": f" -- {variables}" if variables else ""}
     environment.pop("MFLAGS", None)
     done = subprocess.run(
-        command + ([f"CHIP={chip}"] if chip else []),
+        [*command, *([f"CHIP={chip}"] if chip else []), *settings],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     try:
         told = json.loads(done.stdout)
         targets = [Target(**each) for each in told["targets"]]
-        return Catalogue(told["chip"], told["chips"], {each.target: each for each in targets})
+        return Catalogue(
+            told["chip"], told["chips"], {each.target: each for each in targets},
+            told.get("models", {}),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         said = (done.stderr.strip() or "make list JSON=1 failed").splitlines()[0]
         raise BadInput(said) from None
+
+
+def wanted_targets(listed: Path | None, known: Catalogue) -> list[Wanted]:
+    """What a list names, or without one all that stanzas declare.
+
+    :raises BadInput: with the number of the line that can't be followed
+    """
+    if listed:
+        return read_list(listed.expanduser(), known)
+    return [Wanted(target, known.chip) for target in known.declared()]
 
 
 def read_list(path: Path, known: Catalogue) -> list[Wanted]:
@@ -240,7 +274,7 @@ def outcomes(
         causes = [] if target.target in done else _causes(target, mine, programs)
         if target.target in done:
             own = stages.get(records[-1], {}).get("status")
-            status = own if own in _DONE else "up to date"
+            status = own if own in DONE else "up to date"
         elif causes:
             status = "failed"
         elif any(each["status"] == "interrupted" for each in mine):
@@ -279,7 +313,7 @@ def _causes(target: Target, stages: list[dict], programs: list[dict]) -> list[Ca
 
 def _row(target: Target, chip: str, status: str, seconds: float, causes: list[Cause]) -> Row:
     output, record = Path(target.output), Record.load(Path(target.records[-1]))
-    if status not in _DONE or not output.exists():
+    if status not in DONE or not output.exists():
         return Row(target, chip, status, seconds, None, None, "", causes)
     figure = record.figure if record else ""
     cosine = re.search(r"lowest cosine ([\d.]+)", figure)
@@ -293,40 +327,53 @@ def _row(target: Target, chip: str, status: str, seconds: float, causes: list[Ca
 # What is told
 
 
-def table(rows: list[Row]) -> list[str]:
-    """The rows in columns, with the causes of failures below theirs."""
-    cells = [("target", "chip", "status", "seconds", "MB", "lowest cosine")] + [
+HEADINGS = ("target", "chip", "status", "seconds", "MB", "lowest cosine")
+# So many of them hold words, not numbers.
+WORDS = 3
+
+
+def cells(told: dict) -> list[tuple[str, ...]]:
+    """A document's targets as rows of text, under HEADINGS."""
+    return [
         (
-            row.target.target,
-            row.chip,
-            row.status,
-            f"{row.seconds:.1f}" if row.seconds else "",
-            f"{row.size / 1e6:.2f}" if row.size is not None else "",
-            f"{row.cosine:.7f}" if row.cosine is not None else "",
+            each["target"],
+            each["chip"],
+            each["status"],
+            f"{each['seconds']:.1f}" if each["seconds"] else "",
+            f"{each['size'] / 1e6:.2f}" if each["size"] is not None else "",
+            f"{each['lowest_cosine']:.7f}" if each["lowest_cosine"] is not None else "",
         )
-        for row in rows
+        for each in told["targets"]
     ]
-    lines = []
-    for line, row in zip(in_columns(cells, words=3), [None, *rows], strict=True):
-        lines.append(line)
-        for cause in row.causes if row else ():
-            lines.append(f"    {cause.cause}")
-            lines += [f"    log: {cause.log}"] if cause.log else []
-    return lines
 
 
-def _summary(rows: list[Row], seconds: float, interrupted: bool) -> str:
-    counts = {status: sum(row.status == status for row in rows) for status in _STATUSES}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{told}; {seconds:.1f} s{', interrupted' if interrupted else ''}"
+def table(told: dict) -> list[str]:
+    """A document's targets in columns, with the causes of failures below theirs."""
+    first, *lines = in_columns([HEADINGS, *cells(told)], words=WORDS)
+    shown = [first]
+    for line, each in zip(lines, told["targets"], strict=True):
+        shown.append(line)
+        for cause in each["causes"]:
+            shown.append(f"    {cause['cause']}")
+            shown += [f"    log: {cause['log']}"] if cause["log"] else []
+    return shown
+
+
+def summary(told: dict) -> str:
+    """How many came to what, and how long all of it took, in a line."""
+    statuses = [each["status"] for each in told["targets"]]
+    counts = ", ".join(
+        f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses
+    )
+    return f"{counts}; {told['seconds']:.1f} s{', interrupted' if told['interrupted'] else ''}"
 
 
 def document(rows: list[Row], listed: str | None, seconds: float, interrupted: bool) -> dict:
     """What ``--json`` prints, and all.json in the build folder has."""
     return {
-        "$schema": _SCHEMA,
+        "$schema": SCHEMA,
         "list": listed,
-        "done": all(row.status in _DONE for row in rows),
+        "done": all(row.status in DONE for row in rows),
         "interrupted": interrupted,
         "seconds": round(seconds, 3),
         "targets": [
@@ -363,11 +410,7 @@ def main() -> int:
     """Build what is wanted, tell what came of it; 0 if all is there, 1 if not, 128 + a signal."""
     chosen = _arguments()
     known = catalogue(chosen.make, None)
-    if chosen.list:
-        chosen.list = chosen.list.expanduser()
-        wanted = read_list(chosen.list, known)
-    else:
-        wanted = [Wanted(target, known.chip) for target in known.declared()]
+    wanted = wanted_targets(chosen.list, known)
     catalogues = {chip: known if chip == known.chip else catalogue(chosen.make, chip)
                   for chip in dict.fromkeys(each.chip for each in wanted)}  # fmt: skip
     # Make's own questions: what would be done, whether anything would.
@@ -379,10 +422,11 @@ def main() -> int:
     stop = Interruption()
     rows = _build(chosen, known, catalogues, wanted, stop, output)
     seconds = time.monotonic() - started
-    told = document(rows, str(chosen.list) if chosen.list else None, seconds, stop.number != 0)
+    listed = str(chosen.list.expanduser()) if chosen.list else None
+    told = document(rows, listed, seconds, stop.number != 0)
     with atomic_write(chosen.build / "all.json") as temporary:
         temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    lines = [*table(rows), _summary(rows, seconds, stop.number != 0)]
+    lines = [*table(told), summary(told)]
     print("", *lines, sep="\n", file=output, flush=True)
     if chosen.json:
         print(json.dumps(told, indent=1, ensure_ascii=False))

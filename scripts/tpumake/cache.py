@@ -7,8 +7,9 @@ Two kinds of file, each written once and put in place by a rename:
 | `ac/ab/abcd…` | under the digest of a stage's key: the record of what it made, its log, a seal |
 | `cas/12/1234…` | under the SHA-256 of its content: a file that a stage made |
 
-Nothing in it is believed: what is taken out is compared with its digest on the way. So processes
-need no locks against each other; one that finds a file gone or damaged runs the stage.
+A remote cache (tpumake/exchange.py) has the same files under the same names, without the folders
+of two letters. Nothing in it is believed: what is taken out is compared with its digest on the way.
+So processes need no locks against each other; one that finds a file gone or damaged runs the stage.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tpumake.files import atomic_write, locked
 from tpumake.folders import private_folder
 from tpumake.keys import NOTED, Key, Record, sha256
 
-__all__ = ["Cache", "Damaged", "Entry", "seal"]
+__all__ = ["Cache", "Damaged", "Entry", "parse_entry", "seal"]
 
 # From <linux/fs.h>: have the file system share the blocks of another file.
 FICLONE = 0x40049409
@@ -46,11 +47,13 @@ class Entry(NamedTuple):
     """What the cache knows under one key.
 
     ``files`` are digests by output and, for a folder, by name in it; a file's own name is empty.
+    ``sizes`` are bytes by digest; entries of versions before this one have none.
     """
 
     record: Record
     log: str
     files: dict[str, dict[str, str]]
+    sizes: dict[str, int] = {}  # noqa: RUF012 (a default that nobody writes to)
 
 
 class Cache:
@@ -77,13 +80,13 @@ class Cache:
 
     def find(self, key: Key) -> Entry | None:
         """The entry of a key; None if there is none. A damaged one is removed."""
-        place = self._place("ac", key.digest)
+        place = self.entry_place(key.digest)
         try:
             with _opened(place, self.limit) as file:
-                entry = _parse(file.read())
+                entry = parse_entry(file.read())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except OSError:
             entry = None
         if entry is None or entry.record.key != key:
             _remove(place)
@@ -96,11 +99,11 @@ class Cache:
         :raises Damaged: if a file is gone or not what it was; then it and the entry are removed
         :raises OSError: if the folder can't be written to
         """
-        known = self._place("ac", entry.record.key.digest)
+        known = self.entry_place(entry.record.key.digest)
         for name, inner, digest in _each(entry):
             target = folder / name / inner
             target.parent.mkdir(parents=True, exist_ok=True)
-            source = self._place("cas", digest)
+            source = self.place(digest)
             if not _copy(source, target, digest, self.limit):
                 _remove(source)
                 _remove(known)
@@ -122,27 +125,47 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         added = 0
         files: dict[str, dict[str, str]] = {}
+        sizes: dict[str, int] = {}
         with private_folder(self.folder, "tmp-") as temporary:
             for name, inner, source in places:
                 digest = files.setdefault(name, {})[inner] = sha256(source)
-                target = self._place("cas", digest)
-                if self._holds(target, digest):
+                sizes[digest] = source.stat().st_size
+                target = self.place(digest)
+                if self.holds(digest):
                     _used(target)
                 elif _copy(source, temporary / digest, digest, self.limit):
-                    added += source.stat().st_size
+                    added += sizes[digest]
                     _put(temporary / digest, target)
                 else:
                     return
-            document = {"record": json.loads(record.to_json()), "log": log, "files": files}
+            told = json.loads(record.to_json())
+            document = {"record": told, "log": log, "files": files, "sizes": sizes}
             document["seal"] = seal(document)
-            text = json.dumps(document)
+            text = json.dumps(document, sort_keys=True, separators=(",", ":"))
             (temporary / "entry").write_text(text)
-            _put(temporary / "entry", self._place("ac", record.key.digest))
+            _put(temporary / "entry", self.entry_place(record.key.digest))
         self._grow(added + len(text))
 
-    def _holds(self, path: Path, digest: str) -> bool:
+    def admit(self, entry: Path, digest: str, folder: Path, files: dict[str, int]) -> None:
+        """Take in an entry from elsewhere, after the files that it names and that were not here.
+
+        :param entry: what others wrote, looked through by ``parse_entry``; it is moved
+        :param digest: of its key
+        :param folder: where its files are, on the same file system, under their digests, which
+            were compared; they are moved
+        :param files: their sizes in bytes
+        :raises OSError: if the cache can't be written to
+        """
+        for name in files:
+            _put(folder / name, self.place(name))
+        added = entry.stat().st_size + sum(files.values())
+        _put(entry, self.entry_place(digest))
+        self._grow(added)
+
+    def holds(self, digest: str) -> bool:
+        """Whether a file is there, whole."""
         try:
-            with _opened(path, self.limit) as file:
+            with _opened(self.place(digest), self.limit) as file:
                 hasher = hashlib.sha256()
                 while chunk := file.read(CHUNK):
                     hasher.update(chunk)
@@ -179,8 +202,13 @@ class Cache:
                 total -= size
         return total
 
-    def _place(self, kind: str, digest: str) -> Path:
-        return self.folder / kind / digest[:2] / digest
+    def place(self, digest: str) -> Path:
+        """Where a file of this digest is, if it is there."""
+        return self.folder / "cas" / digest[:2] / digest
+
+    def entry_place(self, digest: str) -> Path:
+        """Where the entry of the key of this digest is, if it is there."""
+        return self.folder / "ac" / digest[:2] / digest
 
 
 def seal(document: dict) -> str:
@@ -189,15 +217,27 @@ def seal(document: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parse(data: bytes) -> Entry | None:
-    """Read an entry. Others may write to the cache, so names must not lead out of a folder."""
-    document = json.loads(data)
+def parse_entry(data: bytes) -> Entry | None:
+    """Read an entry; None if it is damaged, or says what it must not.
+
+    Others may write to the cache, so names must not lead out of a folder.
+    """
+    try:
+        return _parse(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _parse(document: dict) -> Entry | None:
     if document.pop("seal", "") != seal(document):
         return None
     record = Record.from_json(json.dumps(document["record"]))
     if record is None or record.key.digest != document["record"]["digest"]:
         return None
-    entry = Entry(record, str(document["log"]), document["files"])
+    sizes = document.get("sizes", {})
+    if not all(type(one) is int and one >= 0 for one in sizes.values()):
+        return None
+    entry = Entry(record, str(document["log"]), document["files"], sizes)
     places = [PurePosixPath(name, inner) for name, inner, _ in _each(entry)]
     for inside, (_, _, digest) in zip(places, _each(entry), strict=True):
         leads_out = inside.is_absolute() or ".." in inside.parts or "\0" in str(inside)

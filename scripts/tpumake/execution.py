@@ -33,6 +33,9 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 SCRIPTS = Path(__file__).resolve().parent.parent
 # A disk with less room than this (bytes) is full.
 NO_ROOM = 1 << 16
+# The same where a tool died of SIGBUS, writing to a mapped file: it took away what it had written,
+# and a model with its weights can be as large.
+NO_ROOM_FOR_PAGES = 1 << 28
 
 
 class Ended(NamedTuple):
@@ -131,7 +134,8 @@ def _insist_on_room(log: str, build: Path) -> None:
     for number in (errno.ENOSPC, errno.EDQUOT):
         if os.strerror(number) in log:
             raise OSError(number, os.strerror(number), str(build))
-    if shutil.disk_usage(build).free < NO_ROOM:
+    least = NO_ROOM_FOR_PAGES if "Bus error" in log else NO_ROOM
+    if shutil.disk_usage(build).free < least:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
 
 
@@ -198,14 +202,21 @@ def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display
 
 def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
     rules = stages.STAGES[job.stage]
+    from tpumake.address import SECRETS
+
     # Results follow the layout of the heap, so nobody's settings of the allocator, nor another one
-    # or other libraries that use it, reach the tools. What a build notes of itself is not theirs.
+    # or other libraries that use it, reach the tools. What a build notes of itself is not theirs,
+    # nor are passwords.
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD", events.VARIABLE)
+        if name not in ("GLIBC_TUNABLES", "LD_AUDIT", "LD_PRELOAD", events.VARIABLE, *SECRETS)
         and not name.startswith("MALLOC_")
     }
+    # Make hands on what was on its command line.
+    if any(name in environment.get("MAKEFLAGS", "") for name in SECRETS):
+        for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):
+            environment.pop(name, None)
     if "TPUMAKE_PRELOAD" in environment:
         environment["LD_PRELOAD"] = environment["TPUMAKE_PRELOAD"]
     environment |= job.environment

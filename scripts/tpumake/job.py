@@ -78,7 +78,8 @@ class Job(NamedTuple):
         names = {str(path): f"<{name}>" for name, path in self.inputs.items()}
         return Key(
             stage=self.stage,
-            parameters=[names.get(word, word) for word in self.command[1:]]
+            # A stanza may say ./x or a//x, which paths, unlike words, take for x and a/x.
+            parameters=[names.get(str(Path(word)), word) for word in self.command[1:]]
             + [f"{name}={value}" for name, value in sorted(self.environment.items())]
             + ([os.confstr("CS_GNU_LIBC_VERSION") or "another libc"] if self.libc_matters else []),
             inputs={name: self._digest(name, path, digests) for name, path in self.inputs.items()},

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["NOTED", "Digests", "Key", "Record", "content", "sha256", "whole", "why"]
+__all__ = ["NOTED", "REMOTE", "Digests", "Key", "Record", "content", "sha256", "whole", "why"]
 
 # Raise it when keys are made otherwise, or results of the same inputs become other bytes.
 FORMAT = 1
@@ -25,6 +25,8 @@ TICK = 50_000_000
 # What the dataset stage notes about its work is not what the calibration reads; but it is there.
 NOTES = {"manifest.json"}
 NOTED = ""
+# What a record calls a result that came from the remote cache.
+REMOTE = "remote"
 
 # How many reasons are told.
 SHOWN = 4
@@ -56,8 +58,8 @@ class Record(NamedTuple):
 
     ``outputs`` and ``by_products`` are digests by name; ``peak`` is the most memory that one of the
     tool's processes had, in bytes; ``seconds`` is how long it ran, 0 where that was not noted yet;
-    ``cached`` says that its results were not made here, but taken from the cache. The key knows
-    nothing of these.
+    ``cached`` says that its results were not made here, but taken from the cache, or ``"remote"``
+    from the remote one. The key knows nothing of these.
     """
 
     key: Key
@@ -66,7 +68,7 @@ class Record(NamedTuple):
     by_products: dict[str, Digest] = {}  # noqa: RUF012 (a default that nobody writes to)
     peak: int = 0
     seconds: float = 0
-    cached: bool = False
+    cached: bool | str = False
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
@@ -104,7 +106,7 @@ def _is_sound(record: Record) -> bool:
         and all(type(one) is int for one in (key.format, record.peak))
         and type(record.seconds) in (int, float)
         and 0 <= record.seconds < float("inf")
-        and type(record.cached) is bool
+        and (type(record.cached) is bool or record.cached == REMOTE)
         and isinstance(key.parameters, list)
         and all(isinstance(one, str) for one in key.parameters)
         and all(isinstance(one, dict) for one in digests)

@@ -21,7 +21,7 @@ from tpumake.display import Display
 from tpumake.errors import BadInput, CheckFailed, run_guarded
 from tpumake.files import locked
 from tpumake.job import Job, drop_by_products, fresh
-from tpumake.keys import Digests, Key, Record, why
+from tpumake.keys import REMOTE, Digests, Key, Record, why
 
 if TYPE_CHECKING:
     from tpumake.cache import Cache
@@ -57,15 +57,26 @@ def make(job: Job, digests: Digests, display: Display, chosen: argparse.Namespac
             _note(job, "up to date")
             return ""
         cache = Cache.from_environment()
-        record = taken(job, key, digests, cache) if cache else None
+        record = taken(job, key, digests, cache, True) if cache else None
+        remote = None
+        if cache and not record and os.environ.get("CACHE_REMOTE"):
+            from tpumake.remote import Remote
+
+            remote = Remote.from_environment(job, display, chosen.make)
+            if remote and remote.fetch(key.digest):
+                record = taken(job, key, digests, cache, REMOTE)
         if record:
-            note(f"comes from the cache: {reason}")
+            note(f"comes from the {'remote ' if remote else ''}cache: {reason}")
             display.replay(job.log)
-            display.done(record.figure, "cached")
+            display.done(record.figure, "remote" if remote else "cached")
             _note(job, "cached")
             return record.figure
         note(f"runs: {reason}")
-        return run(job, key, digests, display, cache, chosen.make)
+        figure = run(job, key, digests, display, cache, chosen.make)
+        # The result is in its place by now: an interruption loses nothing.
+        if remote:
+            remote.keep(key.digest)
+        return figure
 
 
 def _note(job: Job, status: str, **more: object) -> None:
@@ -93,8 +104,11 @@ def run(
     return record.figure
 
 
-def taken(job: Job, key: Key, digests: Digests, cache: Cache) -> Record | None:
-    """Put in place what the cache has for a job's key, its log too; None if it has nothing."""
+def taken(job: Job, key: Key, digests: Digests, cache: Cache, cached: bool | str) -> Record | None:
+    """Put in place what the cache has for a job's key, its log too; None if it has nothing.
+
+    :param cached: how the record is to tell where it came from
+    """
     from tpumake.cache import Damaged
     from tpumake.execution import put
     from tpumake.folders import private_folder
@@ -108,7 +122,7 @@ def taken(job: Job, key: Key, digests: Digests, cache: Cache) -> Record | None:
         except Damaged:
             return None
         job.log.write_bytes(entry.log.encode())
-        put(folder, job.outputs, entry.record._replace(cached=True), job.record, digests)
+        put(folder, job.outputs, entry.record._replace(cached=cached), job.record, digests)
     drop_by_products(job, entry.record, digests)
     return entry.record
 

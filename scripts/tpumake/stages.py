@@ -358,6 +358,18 @@ def _picture_progress(line: str) -> Progress | None:
     return ("pictures", int(match.group(1)), int(match.group(2))) if match else None
 
 
+def _trial_progress(line: str) -> Progress | None:
+    match = re.match(r"PROGRESS (\d+) (\d+)", line)
+    return ("tables", int(match.group(1)), int(match.group(2))) if match else None
+
+
+def _curve(result: Result) -> str:
+    """The last line, and under it the curve that is before it."""
+    curve = re.search(r"^ *float layers .*(?:\n.*)+", result.log, re.M)
+    *rows, figure = curve[0].rstrip().splitlines() if curve else [_last_line(result)]
+    return "\n".join([figure, *rows])
+
+
 def _operations(result: Result) -> str:
     """Lowering ends with how many operations there are; none would be no network.
 
@@ -400,6 +412,12 @@ STAGES = {
         memory=_search_memory,
     ),
     "float": Stage(_last_line),
+    "goal": Stage(
+        _curve,
+        _trial_progress,
+        advice="calibrate with more pictures like those that the camera will see, or build bf16",
+        memory=_evaluate_memory,
+    ),
     "deploy": Stage(
         _deploy,
         advice="where tensors disagree: do MEAN, SCALE, PIXEL_FORMAT and the pictures suit the "

@@ -24,9 +24,10 @@ __all__ = [
 # Targets of the Makefile's own, folders that it makes in build/, and beginnings of its variables
 # that a stanza's would be taken for.
 RESERVED = frozenset(
-    ("add", "all", "bench", "bugreport", "clean", "compare", "convert", "converted", "datasets",
-     "distclean", "doctor", "examples", "help", "info", "lint", "list", "lock", "logs", "setup",
-     "sources", "test", "ACCEPT", "CHECK", "DEFAULT", "FITS", "FRAMEWORK", "READER", "definition")
+    ("add", "all", "bench", "bugreport", "cache", "clean", "compare", "convert", "converted",
+     "datasets", "distclean", "doctor", "examples", "help", "info", "lint", "list", "lock", "logs",
+     "matrix", "setup", "sources", "test", "ACCEPT", "CHECK", "DEFAULT", "FITS", "FRAMEWORK",
+     "READER", "definition")
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Make takes these in a path for something else, whatever is written before them.

@@ -16,7 +16,7 @@ from tpumake.evaluation.measures import measure, top
 from tpumake.evaluation.pictures import EvalSet
 from tpumake.labels import label
 
-__all__ = ["GATED", "Gate", "Run", "document", "of_variant"]
+__all__ = ["GATED", "Gate", "Run", "check_labels", "document", "measures_of", "of_variant"]
 
 _SCHEMA = "eval.schema.json"
 # The figure whose drop the gate looks at, by the task.
@@ -67,7 +67,7 @@ def document(
     reference = runs[0].found
     for run in runs:
         _check_same(runs[0], run)
-    labelled = _check_labels(chosen, reference)
+    labelled = check_labels(chosen, reference)
     if gate and not labelled:
         raise BadInput(
             f"MAX_DROP: the pictures in {chosen.source} have no labels, so no drop can be measured"
@@ -124,8 +124,11 @@ def _check_same(first: Run, run: Run) -> None:
         )
 
 
-def _check_labels(chosen: EvalSet, found: Found) -> bool:
-    """Whether the labels are such as the network can be held against."""
+def check_labels(chosen: EvalSet, found: Found) -> bool:
+    """Whether there are labels that the network can be held against.
+
+    :raises BadInput: there are others
+    """
     if found.kind == "classify":
         if chosen.layout in ("yolo", "coco"):
             raise BadInput(
@@ -150,7 +153,7 @@ def _check_labels(chosen: EvalSet, found: Found) -> bool:
 
 
 def _run(run: Run, first: Run, chosen: EvalSet, labelled: bool, confidence: float) -> dict:
-    measures = _measures(run.found, chosen, confidence) if labelled else None
+    measures = measures_of(run.found, chosen, confidence) if labelled else None
     like = None if run is first else _like(first.found, run.found, confidence)
     return {
         "kind": run.kind,
@@ -163,7 +166,8 @@ def _run(run: Run, first: Run, chosen: EvalSet, labelled: bool, confidence: floa
     }
 
 
-def _measures(found: Found, chosen: EvalSet, confidence: float) -> dict | None:
+def measures_of(found: Found, chosen: EvalSet, confidence: float) -> dict | None:
+    """What labelled pictures say of a network; None if no picture has a label."""
     if found.kind == "classify":
         truth = [each.number or 0 for each in chosen.pictures]
         return _rounded({f"top{most}": top(truth, found.each, most) for most in (1, 5)})

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tpumake.detections import Detections, matches
+from tpumake.detections import Detections, matches, overlaps
 
-__all__ = ["Likeness", "alike", "alike_classes", "harm", "sure"]
+__all__ = ["Likeness", "alike", "alike_classes", "harm", "harm_of_class", "sure"]
 
 
 class Likeness(NamedTuple):
@@ -81,8 +81,21 @@ def alike_classes(reference: Sequence[Detections], other: Sequence[Detections]) 
 
 
 def harm(reference: Detections, other: Detections, confidence: float) -> float:
-    """How much a picture suffered: objects that went or came, and how far scores are apart."""
+    """How much a picture suffered.
+
+    Objects that went or came count one each; of those that are in both, how far their scores are
+    apart, and by how much of their area together their boxes don't overlap.
+    """
     one, two = sure(reference, confidence), sure(other, confidence)
     pairs = matches(one, two)
     apart = np.abs(one.scores[pairs[:, 0]] - two.scores[pairs[:, 1]]).sum()
-    return len(one.scores) + len(two.scores) - 2 * len(pairs) + float(apart)
+    shared = overlaps(one.boxes[pairs[:, 0]], two.boxes[pairs[:, 1]])
+    beside = len(pairs) - np.trace(shared)
+    return len(one.scores) + len(two.scores) - 2 * len(pairs) + float(apart) + float(beside)
+
+
+def harm_of_class(reference: Detections, other: Detections) -> float:
+    """Do the same of a classifier: one for another surest class, else how far scores are apart."""
+    if reference.classes[0] != other.classes[0]:
+        return 1.0
+    return abs(float(reference.scores[0] - other.scores[0]))

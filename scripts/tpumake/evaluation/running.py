@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -33,8 +34,8 @@ from tpumake.letterbox import Fit, fit_input, letterbox
 from tpumake.network_input import NetworkInput
 
 __all__ = [
-    "INSIDE", "TOOLCHAIN", "Feeding", "Kept", "Onnx", "Runner", "Toolchain", "code_digest",
-    "run_set",
+    "INSIDE", "TOOLCHAIN", "Feeding", "Inside", "Kept", "Onnx", "Runner", "Toolchain",
+    "code_digest", "cores", "run_set",
 ]  # fmt: skip
 
 # What runs networks in the toolchain's Python.
@@ -88,6 +89,13 @@ class Kept:
                     shutil.rmtree(other, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def within(self, digest: str) -> Kept:
+        """What was found by one of several variations of this network."""
+        one = copy(self)
+        one.folder = self.folder / digest[:32]
+        one.folder.mkdir(exist_ok=True)
+        return one
+
     def _path(self, picture: Picture) -> Path:
         return self.folder / f"{picture.sha256[:32]}.npz"
 
@@ -114,6 +122,11 @@ def code_digest(files: Sequence[Path], words: Sequence[object]) -> str:
     for path in (*files, *code):
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def cores() -> int:
+    """How many processes run side by side without waiting for each other."""
+    return len(os.sched_getaffinity(0))
 
 
 def run_set(
@@ -169,7 +182,7 @@ class Toolchain:
         self.files = [*files, network, INSIDE]
         self._model, self._network, self._flags = files[0], network, list(flags)
         self._program, self._processes, self._scratch = program, processes, scratch
-        self._running: set[subprocess.Popen] = set()
+        self._running: set[Inside] = set()
         self._ended = threading.Event()
 
     def run(self, feeding: Feeding, pictures: list[Picture]) -> Iterator[tuple[Picture, Seen]]:
@@ -229,36 +242,66 @@ class Toolchain:
                 raw.unlink()
 
     def _process(self, folder: Path, words: list[str]) -> Iterator[tuple[int, float]]:
-        """Run one process; gives each picture that it is done with, and the seconds it took.
-
-        :raises CheckFailed: it failed; what it said goes to standard output before
-        """
-        command = [
-            self._program.absolute(), "python3", INSIDE.name, "--network", self._network.name,
-            "--model", self._model.name, *words, *self._flags,
-        ]  # fmt: skip
-        with subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", env=os.environ,
-        ) as process:  # fmt: skip
+        """Run one process; gives each picture that it is done with, and the seconds it took."""
+        command = [INSIDE.name, "--network", self._network.name, "--model", self._model.name,
+                   *words, *self._flags]  # fmt: skip
+        with Inside(self._program, command, folder, f"{self._model.name} can't be run") as process:
             self._running.add(process)
-            tail = ""
             try:
-                for line in process.stdout or ():
-                    kind, *numbers = line.split()[:4] or [""]
-                    if kind == "PROGRESS" and len(numbers) == 3:
-                        yield int(numbers[0]) - 1, float(numbers[2])
-                    else:
-                        tail = (tail + line)[-_TAIL:]
-                process.wait()
+                for done, _, seconds in process.told("PROGRESS", 3):
+                    yield int(done) - 1, float(seconds)
             finally:
-                # Ended already, unless something here went wrong.
-                process.kill()
                 self._running.discard(process)
-        if process.returncode:
-            print(tail, flush=True)
-            lines = [line for line in tail.splitlines() if line.strip()] or ["it said nothing"]
-            raise CheckFailed(f"{self._model.name} can't be run: {lines[-1]}")
+
+
+class Inside:
+    """A process of the toolchain's Python. It is killed where its ``with`` is left.
+
+    :param command: a program of ours there, as the folder that it runs in has it, and its words
+    :param failing: what can't be done if it fails
+    """
+
+    def __init__(self, program: Path, command: Sequence[str], folder: Path, failing: str) -> None:
+        self._failing, self._tail = failing, ""
+        self._process = subprocess.Popen(
+            [program.absolute(), "python3", *command], cwd=folder, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            env=os.environ,
+        )  # fmt: skip
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        with suppress(OSError), self._process:
+            pass
+
+    def kill(self) -> None:
+        """End it, from any thread."""
+        self._process.kill()
+
+    def ask(self, line: str) -> None:
+        """Give it a line on its standard input; if it has ended, what it tells says why."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def told(self, sign: str, words: int) -> Iterator[list[str]]:
+        """Give what follows ``sign`` in each line that begins so, and has so many words.
+
+        :raises CheckFailed: it ended, and failed; what it said goes to standard output before
+        """
+        for line in self._process.stdout or ():
+            kind, *rest = line.split()[: words + 1] or [""]
+            if kind == sign and len(rest) == words:
+                yield rest
+            else:
+                self._tail = (self._tail + line)[-_TAIL:]
+        if self._process.wait():
+            print(self._tail, flush=True)
+            lines = [line for line in self._tail.splitlines() if line.strip()]
+            raise CheckFailed(f"{self._failing}: {(lines or ['it said nothing'])[-1]}")
 
 
 def _raise_if_failed(jobs: Sequence[Future]) -> None:

@@ -105,6 +105,7 @@ def _shown(facts: dict, pictures: Path) -> dict:
         "memory_parts": parts,
         "memory_plot": both(plots.memory, parts, _limits(ion)),
         "layer_plot": both(plots.layers, layers, facts["outputs"]) if layers else None,
+        "goal_plot": both(plots.goal, facts["goal"]) if facts["goal"] else None,
         "worst": _worst(layers),
         "histograms": _histograms(layers),
         "json_name": f"{facts['target']}.report.json",
@@ -164,7 +165,7 @@ def _tiles(facts: dict, pool: int | None) -> list[dict]:
                       "about": f"contract with {contract['device']}",
                       "how": "good" if contract["kept"] else "bad"})  # fmt: skip
     seconds = [each["seconds"] for each in facts["stages"]]
-    cached = sum(each["cached"] is True for each in facts["stages"])
+    cached = sum(each["cached"] in (True, "remote") for each in facts["stages"])
     if all(seconds):
         about = f"of work; {cached} of {len(seconds)} stages from the cache"
         tiles.append({"value": f"{sum(seconds):.0f} s", "about": about,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import vl_convert
 
-__all__ = ["WIDTHS", "histogram", "layers", "memory", "two"]
+__all__ = ["WIDTHS", "goal", "histogram", "layers", "memory", "two"]
 
 # Pixels of a plot on a screen, and on a phone: each is drawn for both.
 WIDTHS = {"wide": 860, "narrow": 300}
@@ -189,6 +189,40 @@ def _limits(layer: dict) -> list[float]:
     """The thresholds that are worth a line: the lower one where values come near it."""
     limit = layer["threshold"]
     return [-limit, limit] if layer["min"] < -limit / 2 else [limit]
+
+
+def goal(document: dict, width: int) -> str:
+    """How much accuracy each number of float layers loses, and how much may be lost.
+
+    :param document: schemas/qtable_goal.schema.json
+    """
+    rows = [
+        {"floats": point["float_layers"], "drop": 100 * point["drop"],
+         "is": "chosen" if point["chosen"] else "tried",
+         "text": f"{point['float_layers']} float layers · {point['cost'] / 1e6:.2f} MB more · "
+                 f"drops by {100 * point['drop']:.2f} points"}
+        for point in document["points"]
+    ]  # fmt: skip
+    x = {"field": "floats", "type": "quantitative", "title": "float layers",
+         "scale": {"type": "symlog"}, "axis": {"tickMinStep": 1, "tickCount": 8}}  # fmt: skip
+    y = {"type": "quantitative", "title": "drop, points"}
+    which = {"field": "is", "type": "nominal", "title": None}
+    scale = {"domain": ["tried", "chosen"]}
+    colour = which | {"scale": scale | {"range": ["var(--int)", "var(--float)"]}}
+    shape = which | {"scale": scale | {"range": ["circle", "square"]}}
+    limit = {
+        "data": {"values": [{"at": 100 * document["goal"],
+                             "text": f"goal · {100 * document['goal']:g} points"}]},
+        "mark": {"type": "rule", "strokeWidth": 2, "strokeDash": [5, 3], "color": "var(--bad)"},
+        "encoding": {"y": y | {"field": "at"}, "description": {"field": "text"}},
+    }  # fmt: skip
+    points = {
+        "data": {"values": rows},
+        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+        "encoding": {"x": x, "y": y | {"field": "drop"}, "color": colour, "shape": shape,
+                     "description": {"field": "text"}},
+    }  # fmt: skip
+    return _svg({"width": width, "height": 200, "layer": [limit, points]}, "goal")
 
 
 def memory(parts: Sequence[tuple[str, str, int]], limits: Sequence[tuple[str, int]], width: int

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tpumake.address import Address
 from tpumake.amounts import byte_count
 from tpumake.errors import BadInput
 from tpumake.files import try_lock
@@ -249,4 +250,8 @@ def check_cache(folder: Path, most: str) -> list[Finding]:
         byte_count("CACHE_MAX", most)
     except BadInput as error:
         return [Finding("cache", ERROR, "CACHE_MAX", str(error))]
+    try:
+        Address.from_environment()
+    except BadInput as error:
+        return [Finding("cache", ERROR, "CACHE_REMOTE", str(error))]
     return []

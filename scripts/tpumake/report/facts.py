@@ -26,12 +26,14 @@ def document(
     info: dict,
     layers: dict | None,
     evaluations: Sequence[Evaluation],
+    goal: dict | None = None,
 ) -> dict:
     """All facts of a build; ``pictures`` are the worst of its own evaluation.
 
     :param info: what the model is, schemas/info.schema.json
     :param layers: schemas/layers.schema.json; None where they can't be measured
     :param evaluations: of all variants of the model, schemas/eval.schema.json
+    :param goal: what was tried to make it good enough, schemas/qtable_goal.schema.json
     """
     own = next((each for each in evaluations if each["target"] == target), None)
     return {
@@ -45,6 +47,7 @@ def document(
         "layers": layers,
         "outputs": _outputs(info, layers) if layers else [],
         "accuracy": accuracy(evaluations),
+        "goal": goal,
         "pictures": _pictures(own, variant) if own else [],
     }
 
@@ -128,7 +131,7 @@ def summary(facts: dict) -> list[str]:
     lines = [f"{facts['target']} for {facts['chip']}: {info['size'] / 1e6:.2f} MB, "
              f"memory {memory['total'] / _MB:.1f} MB{_of_pool(contract)}"]  # fmt: skip
     ran = [each["seconds"] for each in facts["stages"] if each["cached"] is False]
-    cached = sum(each["cached"] is True for each in facts["stages"])
+    cached = sum(each["cached"] in (True, "remote") for each in facts["stages"])
     lines.append(f"stages: {len(ran)} ran here in {sum(ran):.1f} s, {cached} came from the cache")
     lines += [_accuracy_line(facts["accuracy"], run) for run in _shown(facts["accuracy"])[:4]]
     if facts["layers"]:

@@ -1,0 +1,1 @@
+"""Mixed precision: which layers stay in float."""
