@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,8 @@ _PERSIST = 15
 _LOST = 255
 # Of what a device tells of itself; greetings of its shell may come before.
 _MOST_LINES, _LONGEST = 200, 4096
+# And how long it may take to.
+_ASKING_SECONDS = 60
 
 Result = subprocess.CompletedProcess
 
@@ -148,14 +151,18 @@ class Connection:
         """
         process = self._start(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL)  # fmt: skip
+        late = threading.Timer(_ASKING_SECONDS, process.kill)
+        late.start()
         try:
             lines: list[str] = []
             while len(lines) < _MOST_LINES and (line := process.stdout.readline(_LONGEST)):
                 lines.append(_text(line).rstrip("\n"))
                 if lines[-1] == "tpumake held":
                     break
+            late.cancel()
             yield lines
         finally:
+            late.cancel()
             with contextlib.suppress(OSError):
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired), uninterrupted():

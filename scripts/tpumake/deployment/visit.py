@@ -223,5 +223,7 @@ def _refused(facts: dict[str, str], address: Address, place: Place) -> None:
         raise CheckFailed(f"{address}: {place.folder} can't be written: {why}; nothing has changed "
                           "there")  # fmt: skip
     if "held" not in facts:
-        raise CheckFailed(f"{address}: its shell didn't do as a POSIX sh does; see whether this "
-                          f"works: ssh {address.host} 'sh -c date'")  # fmt: skip
+        raise CheckFailed(
+            f"{address}: its shell didn't do as a POSIX sh does, or not within a minute; see "
+            f"whether this works: ssh {address.host} 'sh -c date'"
+        )
