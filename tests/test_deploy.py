@@ -211,6 +211,7 @@ def _sudo_asks(board: Board) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arrange", "words"),
     [
@@ -757,6 +758,7 @@ def test_make_says_what_is_missing(words: str, told: str, project: Checkout) -> 
     assert not list(project.path.glob("build/**/*.cvimodel"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_asks_nobody_and_builds_nothing(project: Checkout) -> None:
     host = ("DEVICE_HOST=x.invalid", "DRY_RUN=1")
     said = project.make("tiny_int8.deploy", *host).stdout.splitlines()

@@ -8,6 +8,7 @@ one's first block and of its table of what can be built, and all figures of what
 from __future__ import annotations
 
 import re
+import shlex
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -142,7 +143,7 @@ def test_the_commands_are_those_of_the_makefile() -> None:
     prompted = [line.removeprefix("$ ") for line in shown(text) if line.startswith("$ ")]
     commands = {it for it in [*shell(text), *spans(text), *prompted] if it.startswith("make ")}
     assert len(commands) > 20
-    assert [(it, word) for it in sorted(commands) for word in unknown(it.split()[1:], text)] == []
+    assert [(it, word) for it in sorted(commands) for word in unknown(shlex.split(it)[1:], text)] == []
 
 
 def test_a_command_that_the_makefile_does_not_know_is_noticed() -> None:
