@@ -40,7 +40,8 @@ class Stage(NamedTuple):
     the tool leaves out when all is well (second argument: SOURCE_DATE_EPOCH); ``figure`` gives the
     text that people see, or raises CheckFailed; ``progress`` reads one line of output as (what is
     counted, done, total); ``advice`` is what to do when the stage failed, where the cause itself
-    does not say it; ``memory`` is how many bytes the stage may need, as far as can be said before.
+    does not say it; ``memory`` is how many bytes the stage may need, as far as can be said before;
+    ``heavy`` stages are worth the trip to another machine (RUN): they run tpu_mlir or a framework.
     """
 
     figure: Callable[[Result], str]
@@ -49,6 +50,7 @@ class Stage(NamedTuple):
     settle: Callable[[Result, int], None] = lambda result, epoch: None
     before: Callable[[Path, list[str]], list[list[str]]] = lambda folder, command: []
     memory: Callable[[Job], int] = lambda job: 10**8
+    heavy: bool = False
 
 
 class Comparison(NamedTuple):
@@ -350,13 +352,14 @@ STAGES = {
     "dataset": Stage(_last_line, _picture_progress),
     "tflite": Stage(_last_line),
     "caffe": Stage(_last_line),
-    "import": Stage(_last_line, memory=_import_memory),
-    "downgrade": Stage(_last_line, memory=_downgrade_memory),
+    "import": Stage(_last_line, memory=_import_memory, heavy=True),
+    "downgrade": Stage(_last_line, memory=_downgrade_memory, heavy=True),
     "transform": Stage(
         _transform,
         settle=_settle_network,
         advice="does INPUT_SHAPES fit the network, and is every operator one that tpu_mlir knows?",
         memory=_transform_memory,
+        heavy=True,
     ),
     "calibrate": Stage(
         _calibration,
@@ -365,6 +368,7 @@ STAGES = {
         settle=_settle_tables,
         before=_lists,
         memory=_calibration_memory,
+        heavy=True,
     ),
     "qtable": Stage(
         _search,
@@ -374,6 +378,7 @@ STAGES = {
         settle=_settle_search,
         before=_lists,
         memory=_search_memory,
+        heavy=True,
     ),
     "float": Stage(_last_line),
     "goal": Stage(
@@ -381,6 +386,7 @@ STAGES = {
         _trial_progress,
         advice="calibrate with more pictures like those that the camera will see, or build bf16",
         memory=_evaluate_memory,
+        heavy=True,
     ),
     "deploy": Stage(
         _deploy,
@@ -389,25 +395,28 @@ STAGES = {
         settle=_settle_model,
         before=_reference_outputs,
         memory=_deploy_memory,
+        heavy=True,
     ),
     "contract": Stage(
         _contract, advice="the model is put aside, under the same name with .refused behind it"
     ),
-    "lower": Stage(_operations),
+    "lower": Stage(_operations, heavy=True),
     "picture": Stage(_last_line),
     "onnx": Stage(_last_line),
     "evalset": Stage(_last_line),
-    "evaluate": Stage(_last_line, _picture_progress, memory=_evaluate_memory),
+    "evaluate": Stage(_last_line, _picture_progress, memory=_evaluate_memory, heavy=True),
     "accuracy": Stage(
         _last_line,
         advice="the model is put aside, under the same name with .refused behind it; try mix or "
         "bf16, or calibrate with more pictures like those that the camera will see",
     ),
     # A network or a model, run on pictures.
-    "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
+    "run": Stage(_last_line, _picture_progress, memory=_deploy_memory, heavy=True),
     # Its summary is of ten lines at most.
     "report": Stage(_after_command),
     "page": Stage(_last_line, memory=lambda job: 3 * 10**8),
     # Two networks at once, with all tensors of both.
-    "layers": Stage(_last_line, _picture_progress, memory=lambda job: 2 * _deploy_memory(job)),
+    "layers": Stage(
+        _last_line, _picture_progress, memory=lambda job: 2 * _deploy_memory(job), heavy=True
+    ),
 }

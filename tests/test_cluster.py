@@ -1,0 +1,224 @@
+"""RUN: heavy stages through a launcher: odd ones, ones that die, and a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, helper
+from test_run_stage import Runner
+
+from tpumake import worker
+from tpumake.errand import Errand
+from tpumake.files import try_lock
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make hands its own on, and then nothing would run here."""
+    monkeypatch.setenv("CACHE", "0")
+
+
+class Sender(Runner):
+    """Stages that a launcher, a script of the test's own, runs."""
+
+    def launcher(self, script: str) -> dict[str, object]:
+        path = self.folder / "launch"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return {"env": os.environ | {"RUN": f"./launch {shlex.quote('two words')}"}}
+
+    def send(self, script: str, launcher: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.run(script, "--out", "out", *options, **self.launcher(f"shift; {launcher}"))
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> Sender:
+    folder = tmp_path / "a b ü"
+    folder.mkdir()
+    return Sender(folder)
+
+
+def alive(seconds: str) -> bool:
+    """Whether a `sleep` of so many seconds runs."""
+    pattern = f"sleep {seconds[:-1]}[{seconds[-1]}]"
+    return bool(subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).stdout)
+
+
+def ends(seconds: str) -> bool:
+    deadline = time.monotonic() + 10
+    while alive(seconds) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(seconds)
+
+
+GOOD = {
+    "at once": 'exec "$@"',
+    "in a session of its own": 'exec setsid --wait "$@"',
+    "with nothing of the environment": 'exec env -i "$@"',
+    "in one word for a shell": 'exec sh -c "$*"',
+    "without its output": '"$@" > /dev/null 2>&1',
+    "with its own output": 'echo noise; echo "RuntimeError: mine" >&2; exec "$@"',
+    "with another exit code": '"$@"; exit 9',
+}
+
+
+@pytest.mark.parametrize("launcher", GOOD.values(), ids=GOOD)
+def test_a_launcher_has_to_start_a_command_and_wait_and_nothing_else(
+    sender: Sender, launcher: str
+) -> None:
+    script = 'echo "$THE_WORD, $PPID" > out; echo "the figure: $THE_WORD"'
+    done = sender.send(script, launcher, "--env", "THE_WORD=größer als 1")
+    assert done.returncode == 0, done.stderr
+    assert (sender.folder / "out").read_text().startswith("größer als 1, ")
+    assert "the figure: größer als 1" in done.stdout
+    # The tool's, whole, and nobody else's.
+    log = sender.log.read_text()
+    assert log.startswith("$ /bin/sh -c ")
+    assert log.endswith("\nthe figure: größer als 1\n")
+    assert not sender.leftovers()
+
+
+def test_one_that_starts_it_in_another_folder_does_where_paths_are_plain(tmp_path: Path) -> None:
+    if not str(ROOT).isascii() or " " in str(ROOT):
+        pytest.fail("this checkout's own path is not plain")
+    sender = Sender(tmp_path)
+    done = sender.send("pwd > out; echo ok", 'cd / && exec sh -c "$*"')
+    assert done.returncode == 0, done.stderr
+    assert "/build/.work/stage-" in (tmp_path / "out").read_text()
+
+
+BAD = {
+    "dies": ("exit 3", "before the stage began, exit code 3", "wait for its end"),
+    "says why": (
+        "echo 'launch: submitting'; echo 'launch: error: no such partition' >&2; exit 1",
+        "before the stage began, exit code 1: launch: error: no such partition",
+        "wait for its end",
+    ),
+    "starts nothing": ("exit 0", "before the stage began, exit code 0", "wait for its end"),
+    "does not wait": (
+        'setsid "$@" & sleep 0.5',
+        "ended the stage on {host}, exit code 0",
+        "goes on where it was",
+    ),
+    "runs out of time": (
+        'timeout -s TERM 0.5 "$@"',
+        "ended the stage on {host}, exit code 124",
+        "goes on where it was",
+    ),
+    "runs out of memory": (
+        'timeout -s KILL 0.5 "$@"; exit 137',
+        "ended the stage on {host}, exit code 137",
+        "ask for more in RUN",
+    ),
+    "is cancelled": (
+        'timeout -s TERM 0.5 "$@"; echo "x: error: a" >&2; echo "*** STEP 3 CANCELLED ***" >&2',
+        "ended the stage on {host}, exit code 0: *** STEP 3 CANCELLED ***",
+        "goes on where it was",
+    ),
+    "is killed": ('timeout -s KILL 0.5 "$@"; kill -9 $$', "signal 9", "ask for more in RUN"),
+}
+
+
+@pytest.mark.parametrize(("launcher", "cause", "remedy"), BAD.values(), ids=BAD)
+def test_one_that_ends_before_the_stage_is_told_of_and_nothing_is_left(
+    sender: Sender, launcher: str, cause: str, remedy: str
+) -> None:
+    done = sender.send("echo half > out; sleep 61.35; echo ok", launcher)
+    assert done.returncode == 1
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("m        downgrade    RUN's launcher ")
+    assert cause.format(host=worker.here()) in first
+    assert remedy in others[0]
+    assert "bugreport" not in done.stderr
+    assert ends("61.35")
+    assert not (sender.folder / "out").exists()
+    assert not (sender.folder / "logs/stage.key").exists()
+    # And the next one goes on, with nothing in its way.
+    assert sender.run("echo > out; echo ok", "--out", "out").returncode == 0
+    assert not sender.leftovers()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("no-such-launcher -n1", "there is no program no-such-launcher here"),
+     ("srun '--comment=x", "no closing quotation")],
+)  # fmt: skip
+def test_what_cannot_be_a_launcher_is_one_line(sender: Sender, value: str, words: str) -> None:
+    done = sender.run("echo > out", "--out", "out", env=os.environ | {"RUN": value})
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("launcher", ['"$@"', 'trap "" TERM; setsid --wait "$@"'])
+def test_what_runs_elsewhere_ends_with_the_runner(
+    sender: Sender, number: int, launcher: str
+) -> None:
+    """Also where the launcher hands no signal on."""
+    settings = sender.launcher(f"shift; {launcher}")
+    process = sender.start("echo started; sleep 71.35", "--out", "out", **settings)
+    process.send_signal(number)
+    process.communicate(timeout=15)
+    assert ends("71.35")
+    assert sender.run("echo > out; echo ok", "--out", "out").returncode == 0
+    assert not sender.leftovers()
+
+
+def test_a_tool_that_fails_or_is_killed_there_is_told_as_here(sender: Sender) -> None:
+    done = sender.send("echo half > out; echo 'RuntimeError: it broke' >&2; exit 1", 'exec "$@"')
+    assert done.returncode == 1
+    assert "RuntimeError: it broke" in done.stderr
+    done = sender.send("kill -9 $$", 'exec "$@"')
+    assert f"the tool was killed on {worker.here()}, most likely" in done.stderr
+    assert not (sender.folder / "out").exists()
+
+
+def test_it_is_no_part_of_the_key_and_counts_in_the_record(sender: Sender) -> None:
+    script = "sleep 0.3; echo > out; echo ok"
+    assert sender.send(script, 'sleep 1; exec "$@"').returncode == 0
+    record = json.loads((sender.folder / "logs/stage.key").read_text())
+    # What the tool took, without the queue.
+    assert 0.3 <= record["seconds"] < 1
+    assert record["peak"] > 10**5
+    again = sender.run(script, "--out", "out", "--why")
+    assert "does not run: nothing changed" in again.stdout
+
+
+def test_light_stages_stay_here(sender: Sender) -> None:
+    settings = sender.launcher("exit 3")
+    done = sender.run("echo > out; echo ok", "--out", "out", stage="contract", **settings)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_runs_elsewhere_takes_no_memory_here(sender: Sender) -> None:
+    place = sender.folder / "build/.work/memory"
+    place.mkdir(parents=True)
+    handle = try_lock(place / f"{10**15}-1")
+    try:
+        assert sender.send("echo > out; echo ok", 'exec "$@"').returncode == 0
+    finally:
+        os.close(handle)
+
+
+def test_a_launcher_that_is_a_script_knows_what_to_ask_for(sender: Sender) -> None:
+    asked = 'echo "$TPUMAKE_STAGE $TPUMAKE_MEMORY" > asked; exec "$@"'
+    assert sender.send("echo > out; echo ok", asked).returncode == 0
+    assert (sender.folder / "asked").read_text() == "m.stage 100000000\n"
+
+
+def test_a_worker_with_another_c_library_runs_nothing(tmp_path: Path) -> None:
+    errand = Errand(tmp_path)
+    errand.write([["touch", str(tmp_path / "ran")]], tmp_path, {}, False, "glibc 1.9")
+    assert helper("run_on_worker", tmp_path).returncode == 1
+    ended = errand.ended()
+    assert ended is not None
+    assert "that of the machine on which make runs glibc 1.9" in ended.refused
+    assert not (tmp_path / "ran").exists()
