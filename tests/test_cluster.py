@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, helper
+from conftest import ROOT, Checkout, helper
+from slurm_cluster import Slurm
 from test_run_stage import Runner
 
 from tpumake import worker
@@ -222,3 +226,144 @@ def test_a_worker_with_another_c_library_runs_nothing(tmp_path: Path) -> None:
     assert ended is not None
     assert "that of the machine on which make runs glibc 1.9" in ended.refused
     assert not (tmp_path / "ran").exists()
+
+
+# ---------------------------------------------------------------------------------------------
+# A real cluster: Slurm with two nodes, both on this machine
+
+NAMES = ("one", "two", "three")
+SRUN = "srun -c1 --mem=900M"
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Its absence is a failure, told in one line."""
+    cluster = Slurm(tmp_path_factory.mktemp("slurm") / "cluster")
+    try:
+        cluster.start()
+        yield cluster
+    except RuntimeError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def many(checkout: Checkout) -> Checkout:
+    """Tiny under three names, with means of their own, so that no result serves two."""
+    lines = (checkout.path / "models.mk").read_text().splitlines()
+    tiny = "\n".join(line for line in lines if line.startswith("tiny_"))
+    stanzas = ""
+    for number, name in enumerate(NAMES):
+        stanzas += re.sub("^tiny_", f"{name}_", tiny, flags=re.M) + (
+            f"\n{name}_MEAN = {number},0,0\n{name}_VARIANTS = int8\n{name}_INPUT_NUM = 10\n"
+            f"{name}_TUNE_NUM = 0\n{name}_OPT = 1\n$(eval $(call model,{name}))\n"
+        )
+    (checkout.path / "models.mk").write_text(stanzas)
+    return checkout
+
+
+def models(checkout: Checkout) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in checkout.path.glob("build/*/cv181x/*_int8.*")}
+
+
+def start(checkout: Checkout, slurm: Slurm, target: str) -> subprocess.Popen[str]:
+    """A make that sends jobs with the names of their stages."""
+    launcher = checkout.path / "launch"
+    launcher.write_text(f'#!/bin/sh\nexec {SRUN} --job-name="$TPUMAKE_STAGE" "$@"\n')
+    launcher.chmod(0o755)
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.Popen(
+        ["make", target, "RUN=./launch"], cwd=checkout.path, text=True, start_new_session=True,
+        env=env | slurm.environment | {"CACHE": "0"}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def running(slurm: Slurm, job: str) -> str:
+    """Wait until a job runs and its tool is under way; give its node."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        node = slurm.ask("squeue", "-h", f"--name={job}", "--states=R", "-o", "%N").strip()
+        if node:
+            time.sleep(1)
+            return node
+        time.sleep(0.1)
+    raise AssertionError(f"{job} never ran: {slurm.ask('squeue')}")
+
+
+def goes_on(checkout: Checkout, slurm: Slurm, target: str, *done: str) -> None:
+    """The next make runs what is missing, none of what was done, and leaves nothing behind."""
+    again = checkout.make(target, f"RUN={SRUN}", **slurm.environment)
+    for stage in done:
+        assert f" {stage} " not in again.stdout
+    assert "calibrate    10 pictures" in again.stdout
+    work = checkout.path / "build/.work"
+    assert not [path for path in work.iterdir() if path.name.startswith("stage-")]
+    assert slurm.ask("squeue", "-h") == ""
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
+def test_slurm_builds_three_models_at_once_of_the_same_bytes(many: Checkout, slurm: Slurm) -> None:
+    said = many.make("all", "-j8", f"RUN={SRUN}", **slurm.environment).stdout
+    assert "3 built" in said
+    logs = [(slurm.folder / f"{node}.log").read_text() for node in slurm.nodes]
+    assert all("launch task" in log for log in logs)
+    there = models(many)
+    assert len(there) == 6
+    shutil.rmtree(many.path / "build")
+    many.make("all")
+    assert models(many) == there
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
+def test_a_cancelled_job_is_told_of_and_the_next_make_goes_on(many: Checkout, slurm: Slurm) -> None:
+    make = start(many, slurm, "one_int8")
+    node = running(slurm, "one.calibrate")
+    slurm.ask("scancel", "--name=one.calibrate")
+    _, said = make.communicate(timeout=60)
+    assert make.returncode
+    assert f"RUN's launcher or its scheduler ended the stage on {node}" in said
+    assert "CANCELLED" in said
+    assert "make again goes on where it was" in said
+    assert "Traceback" not in said
+    assert not (many.path / "build/one/one_calib_table").exists()
+    goes_on(many, slurm, "one_int8", "downgrade", "transform")
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
+def test_a_lost_node_is_told_of_and_the_next_make_goes_on(many: Checkout, slurm: Slurm) -> None:
+    make = start(many, slurm, "one_int8")
+    node = running(slurm, "one.calibrate")
+    slurm.lose(node)
+    _, said = make.communicate(timeout=120)
+    assert make.returncode
+    assert f"RUN's launcher or its scheduler ended the stage on {node}" in said
+    assert "Node failure" in said
+    assert "make again goes on where it was" in said
+    assert not (many.path / "build/one/one_calib_table").exists()
+    # The other one does it alone.
+    goes_on(many, slurm, "one_int8", "downgrade", "transform")
+    slurm.start_node(node)
+    slurm.wait_idle()
+
+
+@pytest.mark.full
+@pytest.mark.toolchain
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_ends_make_cancels_its_jobs(many: Checkout, slurm: Slurm, number: int) -> None:
+    make = start(many, slurm, "one_int8")
+    running(slurm, "one.calibrate")
+    if number == signal.SIGINT:
+        os.killpg(make.pid, number)
+    else:
+        make.kill()
+    make.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while slurm.ask("squeue", "-h"):
+        assert time.monotonic() < deadline, slurm.ask("squeue")
+        time.sleep(0.2)
+    goes_on(many, slurm, "one_int8", "downgrade", "transform")

@@ -94,7 +94,8 @@ def launch(
         with job.log.open("wb") as log, errand.output.open("rb") as output:
             shutil.copyfileobj(output, log)
             if ended is None:
-                log.write(b"".join(b"RUN: %s\n" % line for line in said.splitlines()))
+                # The last line may be half of one.
+                log.write(b"".join(b"\nRUN: %s" % line for line in said.splitlines()) + b"\n")
         if ended is None:
             insist_on_room("", job.build)
             raise ToolFailed(_lost(code, said.decode(errors="replace"), errand.place.read_text()))
