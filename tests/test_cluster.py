@@ -229,6 +229,70 @@ def test_a_worker_with_another_c_library_runs_nothing(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------
+# The launchers that docs/scale.md shows, with stand-ins for what they call
+
+DOCUMENT = (ROOT / "docs/scale.md").read_text()
+KUBECTL = """\
+#!/bin/sh
+echo "$*" | head -n 1 >> calls
+[ "$1" = run ] || exit 0
+for word; do
+  case $word in --overrides=*) printf %s "${word#--overrides=}" > overrides ;; esac
+done
+while [ "$1" != -- ]; do shift; done
+shift
+cd / && exec env -i "$@"
+"""
+AWS = """\
+#!/bin/sh
+echo "$2" >> calls
+case $2 in
+  submit-job)
+    while [ "$1" != --container-overrides ]; do shift; done
+    printf %s "$2" > overrides
+    python3 -c 'import json, subprocess, sys
+done = subprocess.run(json.load(open("overrides"))["command"], stdout=sys.stderr)
+open("state", "w").write("FAILED lost" if done.returncode else "SUCCEEDED")'
+    echo job-1 ;;
+  describe-jobs) cat state ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "stand_in"),
+    [("on-kubernetes", "kubectl", KUBECTL), ("on-batch", "aws", AWS)],
+)
+def test_the_launchers_of_the_document(
+    tmp_path: Path, name: str, program: str, stand_in: str
+) -> None:
+    sender = Sender(tmp_path)
+    (script,) = re.findall(rf"```sh\n(#![^\n]*\n# {name}: .*?)```", DOCUMENT, re.S)
+    for path, text in (("launch", script), (f"bin/{program}", stand_in)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+    env = os.environ | {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "RUN": "./launch", "IMAGE": "image",
+        "CLAIM": "claim", "QUEUE": "queue", "DEFINITION": "definition", "EVERY": "0.1",
+    }  # fmt: skip
+    done = sender.run("echo > out; echo ok", "--out", "out", env=env)
+    assert done.returncode == 0, done.stderr
+    asked = json.loads((tmp_path / "overrides").read_text())
+    calls = (tmp_path / "calls").read_text()
+    if program == "aws":
+        assert calls.split() == ["submit-job", "describe-jobs"]
+        assert {each["type"]: each["value"] for each in asked["resourceRequirements"]} == {
+            "VCPU": "1", "MEMORY": "595"
+        }  # fmt: skip
+    else:
+        (container,) = asked["spec"]["containers"]
+        assert re.fullmatch(r"tpumake-m-stage-\d+", container["name"])
+        assert container["volumeMounts"][0]["mountPath"] == str(tmp_path)
+        assert f"delete pod {container['name']}" in calls
+
+
+# ---------------------------------------------------------------------------------------------
 # A real cluster: Slurm with two nodes, both on this machine
 
 NAMES = ("one", "two", "three")

@@ -294,10 +294,14 @@ def started(
     )
     try:
         with _guard(process.pid, end):
-            yield process
+            try:
+                yield process
+            except BaseException:
+                # A signal, or a full disk. Guarded still: this process may be killed meanwhile.
+                end(process.pid)
+                raise
     except BaseException:
-        # A signal, or a full disk.
-        end(process.pid)
+        _kill(process.pid)
         process.wait()
         raise
 

@@ -222,9 +222,11 @@ def _end(errand: Errand, group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _gone(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state in "ZX"
+def _gone(group: int) -> bool:
+    """Whether nobody of a process group runs any more."""
+    for process in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, its = process.read_text().rpartition(")")[2].split()[:3]
+            if its == str(group) and state not in "ZX":
+                return False
+    return True
