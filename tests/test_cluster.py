@@ -98,6 +98,25 @@ def test_one_that_starts_it_in_another_folder_does_where_paths_are_plain(tmp_pat
     assert "/build/.work/stage-" in (tmp_path / "out").read_text()
 
 
+def test_one_that_goes_on_after_the_end_is_ended(sender: Sender) -> None:
+    """As srun does when the scheduler is gone by then."""
+    settings = sender.launcher('shift; "$@"; exec sleep 91.35')
+    command = sender.command("echo > out; echo ok", "--out", "out")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from tpumake import launcher, runner\n"
+        "launcher.LINGER = 0.5\nrunner.run_guarded(runner.main)"
+    )
+    command[2:3] = ["-c", program, str(ROOT / "scripts")]
+    done = subprocess.run(
+        command, cwd=sender.folder, capture_output=True, text=True, check=False, timeout=30,
+        **settings,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (sender.folder / "out").exists()
+    assert ends("91.35")
+
+
 BAD = {
     "dies": ("exit 3", "before the stage began, exit code 3", "wait for its end"),
     "says why": (

@@ -32,9 +32,11 @@ from tpumake.stages import STAGES
 
 __all__ = ["launch", "launcher"]
 
-# How long a launcher may take to cancel its job before it is killed, and a network file system to
-# show what the worker wrote last (seconds).
+# How long a launcher may take to cancel its job before it is killed (seconds).
 GRACE = 20.0
+# How long it may go on after the stage has ended, as with a scheduler that is gone (seconds).
+LINGER = 30.0
+# How long a network file system may take to show what the worker wrote last (seconds).
 PATIENCE = 0.5
 # What a launcher's last words are looked for in (bytes).
 KEPT = 1 << 16
@@ -125,25 +127,26 @@ def _run(
         assert process.stderr is not None
         handles = {process.stdout.fileno(): said.forwarded, process.stderr.fileno(): said.own}
         with job.log.open("wb") as log:
-            for handle, chunk in _chunks(process, set(handles), lambda: _tick(errand, display)):
+            waiting = _Waiting(errand, display)
+            for handle, chunk in _chunks(process, set(handles), waiting.is_over):
                 handles[handle](chunk)
                 if handle == process.stdout.fileno():
                     log.write(chunk)
                     log.flush()
+        if waiting.over:
+            _end(errand, process.pid)
         return process.wait(), said.words or said.pending
 
 
 def _chunks(
-    process: subprocess.Popen, handles: set[int], tick: Callable[[], None]
+    process: subprocess.Popen, handles: set[int], is_over: Callable[[], bool]
 ) -> Iterator[tuple[int, bytes]]:
-    """What comes, until all is closed, or the process has ended; what it left may hold pipes."""
-    while handles:
+    """What comes, until the process has ended, of which what it left may hold the pipes."""
+    while True:
         done = process.poll() is not None
-        ready = select.select(list(handles), [], [], 0.0 if done else 0.5)[0]
-        if not ready:
-            if done:
-                return
-            tick()
+        ready = select.select(list(handles), [], [], 0.0 if done else 0.2)[0]
+        if (done and not ready) or is_over():
+            return
         for handle in ready:
             chunk = os.read(handle, 1 << 16)
             if chunk:
@@ -172,8 +175,21 @@ class _Said:
             self.display.note(f"RUN: {chunk.decode(errors='replace').strip()}")
 
 
-def _tick(errand: Errand, display: Display) -> None:
-    display.tick("" if errand.place.stat().st_size else "waits for a worker")
+class _Waiting:
+    """How it stands while the launcher runs, by the errand's folder."""
+
+    def __init__(self, errand: Errand, display: Display) -> None:
+        self.errand, self.display = errand, display
+        self.ended = 0.0
+        self.over = False
+
+    def is_over(self) -> bool:
+        """Whether the stage has ended and the launcher doesn't."""
+        self.display.tick("" if self.errand.place.stat().st_size else "waits for a worker")
+        if not self.ended and self.errand.result.stat().st_size:
+            self.ended = time.monotonic()
+        self.over = bool(self.ended) and time.monotonic() - self.ended > LINGER
+        return self.over
 
 
 def _ended(errand: Errand) -> Ended | None:
