@@ -64,6 +64,9 @@ LIST ?=
 FILE ?=
 # TPU_MLIR_VERSION: which toolchain; requirements/tpu_mlir-<version>.txt is its lock.
 TPU_MLIR_VERSION ?= 1.7
+# CALIBRATOR: tpumake calibrates in several processes, sample by sample; tpu_mlir with tpu_mlir's own tool, which
+# makes the same table. What the first can't do is left to the second anyway.
+CALIBRATOR ?= tpumake
 # PYTHON: the host's Python, 3.10 or newer; PYTHON310: a CPython 3.10 for the toolchain, if you
 # would rather have yours than the one that is found or made.
 PYTHON ?= python3
@@ -81,7 +84,7 @@ TORCH_PYTHON ?=
 
 KNOBS := STANZAS PATHS_FROM CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
 	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY RUN REPRODUCIBLE \
-	TPU_MLIR_VERSION PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
+	TPU_MLIR_VERSION CALIBRATOR PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # ---------------------------------------------------------------------------------------------
 # Ground rules
@@ -253,7 +256,11 @@ $(BUILD)/%/logs/transform.key: $$(call as_prerequisite,$$(call definition_files,
 CALIBRATE_OPTIONS := INPUT_NUM TUNE_NUM HISTOGRAM_BIN_NUM
 calibrate_flags = $(sample_flags) $(if $(tune),--tune_list tune.txt) $(call options,$1,$(CALIBRATE_OPTIONS)) \
 	$(call option,$1,CALIBRATION_DEBUG_CMD,--debug_cmd)
-calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(tune_set) $(CODE_run_calibration)
+calibrate_parameters = $(calibrate_flags) $(SOURCE_DATE_EPOCH) $(calibration_set) $(tune_set) $(CODE_$(calibrator))
+# Ours is held against the tool of version 1.7 alone.
+calibrator = $(if $(filter 1.7.tpumake,$(TPU_MLIR_VERSION).$(call get,$1,CALIBRATOR)),calibrate,run_calibration)
+calibrate_tool = $(if $(filter calibrate,$(calibrator)),--env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	$(foreach each,$(CALIBRATE_PARTS),--in '$(notdir $(each))=$(each)') $(call inside,calibrate),$(call tool,run_calibration))
 # A list where the order counts or a sample is several files; the stage writes it.
 sample_flags = $(if $(or $(filter DATA_LIST,$(samples)),$(filter-out 1,$(files_of_sample))),--data_list dataset.txt,--dataset dataset)
 tune_set = $(patsubst %,$(BUILD)/datasets/%/manifest.json,$(tune))
@@ -264,10 +271,11 @@ without_pictures/%: FORCE
 calibrate_made = $(BUILD)/$m/$m_calib_table
 $(BUILD)/%_calib_table: $(BUILD)/$$m/logs/calibrate.key ;+
 $(BUILD)/%/logs/calibrate.key: $(BUILD)/$$m/$$m.mlir $(BUILD)/$$m/$$m_top_f32_all_weight.npz $(BUILD)/$$m/calibrate.parameters \
-		$$(call calibration_set,$$m) $$(call tune_set,$$m) $(BUILD)/.code/run_calibration.text $$(call lost,calibrate)
+		$$(call calibration_set,$$m) $$(call tune_set,$$m) $(BUILD)/.code/$$(call calibrator,$$m).text $$(call lost,calibrate)
 	$(call stage,calibrate) --in '$<' --in '$(word 2,$^)' \
 	  --in dataset='$(BUILD)/datasets/$(call dataset,$m)' $(patsubst %/manifest.json,--in tune='%',$(call tune_set,$m)) \
-	  $(call tool,run_calibration) $m.mlir -o $m_calib_table $(call calibrate_flags,$m)
+	  $(call calibrate_tool,$m) $m.mlir -o $m_calib_table $(call calibrate_flags,$m) \
+	  $(if $(filter calibrate,$(call calibrator,$m)),--keep '../../$m/calibrated')
 
 # qtable: the layers that stay in float where INT8 alone is not good enough. Its search asks the chip.
 QTABLE_OPTIONS := EXPECTED_COS MIN_LAYER_COS FP_TYPE GLOBAL_COMPARE_LAYERS

@@ -4,7 +4,7 @@ json = "$(subst ",\",$(subst \,\\,$1))"
 assigned = $(sort $(filter-out $(call own,$1) $(addsuffix _%,$(filter $1_%,$(MODELS))) $(addprefix $1_,$(filter-out $(ordered),$(SOURCES))),$(filter $1_%,$(.VARIABLES))))
 stanza_parameters = {$(foreach each,$(call assigned,$1),$(call json,$(each:$1_%=%)): $(call json,$(strip $($(each)))),)"model": "$1", "plan": $(plan)}
 CHECKED := INPUT_SHAPES OUTPUTS MEAN SCALE PIXEL_FORMAT CHANNEL_FORMAT FUSE_PREPROCESS QUANT_OUTPUT INPUT_NUM DATA_LIST URL \
-	VARIANTS SILENCE
+	VARIANTS SILENCE CALIBRATOR
 plan = {"chip": "$(CHIP)", "version": "$(TPU_MLIR_VERSION)", "device": "$(device)", "kind": "$(or $(kind),ONNX)", \
 	"source": $(call json_path,$(source)), "labels": $(call json_path,$(call file_of,$1,LABELS)), \
 	"test_inputs": $(call json_path,$(if $(call get,$1,TEST_INPUT),$(test_files))), \

@@ -33,6 +33,10 @@ TOOLCHAINS := $(patsubst requirements/tpu_mlir-%.txt,%,$(wildcard requirements/t
 ifneq ($(words $(filter $(TPU_MLIR_VERSION),$(TOOLCHAINS))),$(if $(TOOLCHAINS),1,0))
 $(error TPU_MLIR_VERSION=$(TPU_MLIR_VERSION) has no lock in requirements/; these have: $(TOOLCHAINS))
 endif
+CALIBRATORS := tpumake tpu_mlir
+ifneq ($(words $(CALIBRATOR)).$(words $(filter $(CALIBRATORS),$(CALIBRATOR))),1.1)
+$(error CALIBRATOR=$(CALIBRATOR) is not known; known are: $(CALIBRATORS))
+endif
 # LACKS_<version>: variants that it has no tool for.
 LACKS_1.7    :=
 LACKS_1.30.2 := mix

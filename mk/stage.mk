@@ -49,6 +49,8 @@ CODE_check_caffe := $(LOCK) scripts/check_caffe.py $(call library,caffe shapes)
 CODE_onnx_downgrade := $(LOCK) scripts/onnx_downgrade.py $(call library,amounts bounded_run memory onnx_io detection_head devices \
 	profiles static_shapes samples shapes npz pictures) $(wildcard scripts/tpumake/downgrade/*.py) $(addprefix devices/,$(addsuffix .json,$(DEVICES)))
 CODE_run_calibration := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt $(call library,settling cvimodel bmodel)
+CALIBRATE_PARTS := $(addprefix scripts/toolchain/calibrate_,$(addsuffix .py,kept network processes searches sums tuning worker))
+CODE_calibrate := $(CODE_run_calibration) scripts/toolchain/calibrate.py $(CALIBRATE_PARTS)
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \

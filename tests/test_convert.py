@@ -64,7 +64,7 @@ def test_the_inner_make_builds_what_was_asked_for(project: Checkout, home: Path)
     said = project.make("--dry-run", "convert", *GIVEN, *knobs, HOME=str(home)).stdout
     assert "build/gate/bm1684x/gate_bf16.bmodel" in said
     assert "model_deploy" in said
-    assert "run_calibration" not in said
+    assert "calibrate.py" not in said
     again = (
         "make add MODEL='\\''~/my nets (new)/best.onnx'\\'' IMAGES='\\''~/my photos'\\'' NAME=gate"
     )

@@ -129,7 +129,7 @@ DOWNGRADED = "build/tiny/tiny_v8.onnx"
 
 def test_a_dry_run_writes_nothing(checkout: Checkout) -> None:
     said = checkout.make("-n", "tiny_int8").stdout
-    for script in ("onnx_downgrade", "normalize_dataset", "model_transform", "run_calibration"):
+    for script in ("onnx_downgrade", "normalize_dataset", "model_transform", "calibrate"):
         assert f"{script}.py" in said
     assert not (checkout.path / "build").exists()
 

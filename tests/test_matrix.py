@@ -104,6 +104,7 @@ def test_everything_that_stanzas_declare_is_a_job() -> None:
     assert mixed["timeout"] > found["yolo11n_int8 cv181x"]["timeout"]
 
 
+@pytest.mark.slow
 def test_what_changed_since_a_commit(project: Path) -> None:
     hidden = project / "photos/hidden"
     found, said = jobs(f"PATHS_FROM={project}", "CHANGED=HEAD")
@@ -124,6 +125,7 @@ def test_what_changed_since_a_commit(project: Path) -> None:
     assert (new["runner"], new["timeout"]) == (["self-hosted", "large"], 7)
 
 
+@pytest.mark.slow
 def test_what_a_workflow_says_concerns_everything(project: Path) -> None:
     workflow = project / ".github/workflows/models.yml"
     write(workflow, "")
@@ -135,6 +137,7 @@ def test_what_a_workflow_says_concerns_everything(project: Path) -> None:
     assert set(said.values()) == {".github/workflows/models.yml changed"}
 
 
+@pytest.mark.slow
 def test_nothing_changed_is_an_empty_matrix(project: Path, tmp_path: Path) -> None:
     """Also of what lies in a folder of the tree, with stanzas under another name."""
     inner = tmp_path / "tree/in ner"
@@ -149,6 +152,7 @@ def test_nothing_changed_is_an_empty_matrix(project: Path, tmp_path: Path) -> No
     assert "nothing that a model depends on has changed since" in done.stderr
 
 
+@pytest.mark.slow
 def test_stanzas_that_were_not_there_are_new(tmp_path: Path) -> None:
     git(tmp_path, "init")
     git(tmp_path, "commit", "--allow-empty", "-m", "one")
@@ -161,6 +165,8 @@ def test_stanzas_that_were_not_there_are_new(tmp_path: Path) -> None:
     assert "can't be read" in said.popitem()[1] or said["a_int8"] == "its stanza is new"
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("revision", "folder", "cause"),
     [
@@ -188,6 +194,7 @@ def test_a_list_names_targets_and_chips(tmp_path: Path) -> None:
     assert found["tiny_f16 bm1684x"]["timeout"] > found["tiny_bf16 cv181x"]["timeout"]
 
 
+@pytest.mark.slow
 def test_what_a_chip_can_not_have_is_left_out_or_told(tmp_path: Path) -> None:
     found, said = jobs("CHIP=bm1684")
     assert "tiny_int8 bm1684" in found
@@ -213,6 +220,7 @@ def test_bad_settings_are_one_line(argument: str, cause: str) -> None:
     assert cause in done.stderr
 
 
+@pytest.mark.slow
 def test_extras_are_told(tmp_path: Path) -> None:
     write(tmp_path / "models.mk", "a_PT = a.pt\na_VARIANTS = bf16\n$(eval $(call model,a))\n")
     found, _ = jobs(f"PATHS_FROM={tmp_path}")

@@ -94,6 +94,7 @@ def webdav(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield url, folder
 
 
+@pytest.mark.slow
 def test_a_second_machine_builds_nothing(webdav: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = webdav
     one, two = (Machine(tmp_path / name, f"{url}/open/") for name in ("one", "two"))
@@ -257,6 +258,7 @@ def test_the_next_make_asks_again(machine: Machine, server: Server) -> None:
     assert machine.runs == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     server = Server()
     server.server_close()
@@ -279,6 +281,7 @@ def test_one_that_vanishes_in_the_middle(machine: Machine, server: Server) -> No
 
 
 @slow
+@pytest.mark.slow
 def test_stages_side_by_side_warn_once(tmp_path: Path) -> None:
     server = Server()
     server.server_close()
@@ -440,6 +443,7 @@ def filled(cache: Cache, count: int, folder: Path) -> str:
     return key.digest
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_not_the_servers_fault(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -665,6 +669,7 @@ def test_an_interruption_while_it_is_kept_loses_nothing(machine: Machine, server
 
 
 @slow
+@pytest.mark.slow
 def test_two_that_keep_the_same_at_once(webdav: tuple[str, Path], tmp_path: Path) -> None:
     url, _ = webdav
     machines = [Machine(tmp_path / name, f"{url}/open") for name in ("one", "two")]
@@ -739,6 +744,7 @@ def test_what_the_cache_is_asked_for(server: Server, machine: Machine) -> None:
     assert "it answers HEAD with 500" in said
 
 
+@pytest.mark.slow
 def test_help_and_make_show_no_password(checkout: Checkout) -> None:
     remote = "CACHE_REMOTE=https://me:s3cret@host/x"
     said = checkout.make("help", remote).stdout

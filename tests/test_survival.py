@@ -249,7 +249,7 @@ TOOLS = {
     "downgrade": "onnx_downgrade.py",
     "dataset": "normalize_dataset.py",
     "transform": "tpuc-opt",
-    "calibrate": "run_calibration.py",
+    "calibrate": "calibrate.py",
     "int8": "tpuc-opt",
 }
 

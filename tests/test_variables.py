@@ -38,7 +38,7 @@ SWITCHES = (
 # What is not handed on under its own name, or not to every variant.
 OTHERS = {
     "OUTPUTS": "none", "VARIANTS": "bf16", "URL": "https://x.org/y", "KEEP_ASPECT_RATIO": "0",
-    "DEVICE": "milkv",
+    "DEVICE": "milkv", "CALIBRATOR": "tpu_mlir",
     "DATASET": "datasets/shapes_val", "DATA_LIST": "list.txt", "TUNE_LIST": "tune.txt",
     "TEST_INPUT": "picture.png", "CALIBRATION_DEBUG_CMD": "use_max", "QTABLE_INPUT_NUM": "3",
     "FUSE_PREPROCESS": "0", "ALIGNED_INPUT": "0", "QUANT_INPUT": "0", "DYNAMIC": "1",

@@ -26,6 +26,7 @@ def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "files"),
     [
@@ -39,6 +40,7 @@ def test_github_takes_the_files(schema: str, files: list[Path]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_in_them_is_known_to_be_unsafe() -> None:
     done = tool("zizmor", "--offline", "--quiet", "--no-progress", ROOT / ".github", ACTION)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -51,6 +53,7 @@ def test_every_action_is_pinned_by_its_commit() -> None:
     assert [line for line in lines if not PINNED.match(line)] == []
 
 
+@pytest.mark.slow
 def test_every_script_in_them_is_sound(tmp_path: Path) -> None:
     steps = [step for job in (job for path in WORKFLOWS for job in load(path)["jobs"].values())
              for step in job.get("steps", [])] + load(ACTION)["runs"]["steps"]  # fmt: skip
@@ -279,6 +282,7 @@ def test_somebodys_project_from_plan_to_table(server: Server) -> None:
     assert not any(name.endswith(".cvimodel") for name in kept)
 
 
+@pytest.mark.slow
 def test_our_own_models_are_planned_by_the_same() -> None:
     """Only the plan: what the jobs do is the same as above."""
     listed = load(ROOT / ".github/workflows/models.yml")["jobs"]["models"]["with"]["list"]

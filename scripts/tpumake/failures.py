@@ -162,7 +162,7 @@ def _short(text: str) -> str:
 
 # The last words of our own helpers are the cause, and may be more than one line.
 _OWN_HELPER = re.compile(
-    r"^(onnx_downgrade|normalize_dataset|npz_compare|preflight|check_(tflite|caffe|contract)"
+    r"^(calibrate|onnx_downgrade|normalize_dataset|npz_compare|preflight|check_(tflite|caffe|contract)"
     r"|import_\w+|merge_qtable|letterbox_picture|run_onnx|(prepare|run)_evaluation|evaluate): ",
     re.M,
 )

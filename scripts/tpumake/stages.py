@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tpumake import settling
 from tpumake.errors import CheckFailed
 from tpumake.job import Job
+from tpumake.memory import available
 
 __all__ = ["STAGES", "Comparison", "Result", "Stage", "comparisons"]
 
@@ -145,11 +146,45 @@ def _lists(folder: Path, command: list[str]) -> list[list[str]]:
 
 
 # What all processes of a stage together take, measured with YOLO11n at 640×640 and with the
-# smallest network there is, and rounded up. The tools themselves are 0.2 GB; beside that the
+# smallest network there is, and rounded up. The tools themselves are 0.2 GB; beside that tpu_mlir's
 # calibration holds a ninth of the tensors for each picture, the others all of them some times over.
 def _calibration_memory(job: Job) -> int:
+    network = next(iter(job.inputs.values()))
+    if _calibrates_itself(job.command):
+        return _calibration_processes(network) * _calibration_process(network)
     pictures = int(job.command[job.command.index("--input_num") + 1])
-    return 2 * 10**8 + pictures * _activations(next(iter(job.inputs.values()))) // 9
+    return 2 * 10**8 + pictures * _activations(network) // 9
+
+
+def _calibrates_itself(command: list[str]) -> bool:
+    """Whether a calibration is our own, and not one that run_calibration has to do in the end."""
+    return "calibrate.py" in command and "--debug_cmd" not in command
+
+
+def _calibration_process(network: Path) -> int:
+    """What one process of our own calibration takes; the samples' number does not matter."""
+    return 2 * 10**8 + _activations(network)
+
+
+def _calibration_processes(network: Path) -> int:
+    """One a core, if there is memory for so many."""
+    return max(1, min(_cores(), available() // _calibration_process(network)))
+
+
+def _cores() -> int:
+    """How many processes a stage takes, one a core; of a worker's (RUN) nothing is known here."""
+    return 1 if os.environ.get("RUN") else len(os.sched_getaffinity(0))
+
+
+def _before_calibration(folder: Path, command: list[str]) -> list[list[str]]:
+    """Write lists, and say how many processes there may be: that is no part of the key.
+
+    On a worker (RUN) they are as many as the cores that it has there.
+    """
+    if "calibrate.py" in command and not os.environ.get("RUN"):
+        network = folder / command[command.index("calibrate.py") + 1]
+        command += ["--processes", str(_calibration_processes(network))]
+    return _lists(folder, command)
 
 
 def _search_memory(job: Job) -> int:
@@ -177,7 +212,7 @@ def _deploy_memory(job: Job) -> int:
 
 def _evaluate_memory(job: Job) -> int:
     # A process a core, of which each runs the network; onnxruntime is one.
-    processes = 1 if "--onnx" in job.command else len(os.sched_getaffinity(0))
+    processes = 1 if "--onnx" in job.command else _cores()
     return processes * (2 * 10**8 + 5 * _activations(job.inputs[f"{job.model}.mlir"]) // 2)
 
 
@@ -271,10 +306,19 @@ def _calibration(result: Result) -> str:
     used = int(header.group(1))
     if used != wanted:
         raise CheckFailed(f"{used} of {wanted} {kind} were used")
-    return f"{used} {kind}, {len(thresholds)} thresholds"
+    left = re.search(r"^run_calibration does it, because (.+)", result.log, re.M)
+    whose = f", by run_calibration: {left[1]}" if left else ""
+    return f"{used} {kind}, {len(thresholds)} thresholds{whose}"
+
+
+# What our own calibration counts.
+_PHASES = {"ranges": "samples", "histograms": "samples", "tuned": "searches"}
 
 
 def _calibration_progress(line: str) -> Progress | None:
+    own = re.match(r"PROGRESS (\d+) (\d+) (\w+)", line)
+    if own:
+        return f"{_PHASES[own[3]]}, {own[3]}", int(own[1]), int(own[2])
     match = re.search(r"^(.*?):?\s*\d+%\|.*\|\s*(\d+)/(\d+)", line)
     if not match:
         return None
@@ -364,9 +408,9 @@ STAGES = {
     "calibrate": Stage(
         _calibration,
         _calibration_progress,
-        advice="is there memory enough? fewer pictures (INPUT_NUM) need less",
+        advice="is there memory enough? MEMORY says what all stages together may take",
         settle=_settle_tables,
-        before=_lists,
+        before=_before_calibration,
         memory=_calibration_memory,
         heavy=True,
     ),

@@ -45,7 +45,7 @@ class Needs(NamedTuple):
 
 
 def needs(graph: Graph, pictures: int) -> Needs:
-    """What building this network takes, calibrated with so many pictures."""
+    """What building this network takes, where the tensors of so many pictures are held at once."""
     activations = 4 * sum(
         graph.elements(name) for node in graph.model.graph.node for name in node.output
     )
