@@ -118,6 +118,8 @@ def test_one_that_goes_on_after_the_end_is_ended(sender: Sender) -> None:
     assert ends("91.35")
 
 
+# The errand's folder is the last word; there the worker says that it has begun.
+BEGUN = 'for last; do :; done; "$@" & until [ -s "$last/place" ]; do sleep 0.02; done; '
 BAD = {
     "dies": ("exit 3", "before the stage began, exit code 3", "wait for its end"),
     "says why": (
@@ -127,26 +129,26 @@ BAD = {
     ),
     "starts nothing": ("exit 0", "before the stage began, exit code 0", "wait for its end"),
     "does not wait": (
-        'setsid "$@" & sleep 0.5',
+        BEGUN.replace('"$@"', 'setsid "$@"') + "exit 0",
         "ended the stage on {host}, exit code 0",
         "goes on where it was",
     ),
     "runs out of time": (
-        'timeout -s TERM 0.3 "$@"',
+        BEGUN + "kill $!; wait; exit 124",
         "ended the stage on {host}, exit code 124",
         "goes on where it was",
     ),
     "runs out of memory": (
-        'timeout -s KILL 0.3 "$@"; exit 137',
+        BEGUN + "kill -9 $!; wait; exit 137",
         "ended the stage on {host}, exit code 137",
         "ask for more in RUN",
     ),
     "is cancelled": (
-        'timeout -s TERM 0.3 "$@"; echo "x: error: a" >&2; echo "*** STEP 3 CANCELLED ***" >&2',
+        BEGUN + "kill $!; wait; echo 'x: error: a' >&2; echo '*** STEP 3 CANCELLED ***' >&2",
         "ended the stage on {host}, exit code 0: *** STEP 3 CANCELLED ***",
         "goes on where it was",
     ),
-    "is killed": ('timeout -s KILL 0.3 "$@"; kill -9 $$', "signal 9", "ask for more in RUN"),
+    "is killed": (BEGUN + "kill -9 $!; kill -9 $$", "signal 9", "ask for more in RUN"),
 }
 
 
@@ -367,13 +369,13 @@ def start(checkout: Checkout, slurm: Slurm, target: str) -> subprocess.Popen[str
     )  # fmt: skip
 
 
-def running(slurm: Slurm, job: str) -> str:
-    """Wait until a job runs and its tool is under way; give its node."""
+def running(checkout: Checkout, slurm: Slurm, job: str) -> str:
+    """Wait until a job runs, and its worker has begun; give its node."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         node = slurm.ask("squeue", "-h", f"--name={job}", "--states=R", "-o", "%N").strip()
-        if node:
-            time.sleep(1)
+        places = checkout.path.glob("build/.work/stage-*/place")
+        if node and any(place.stat().st_size for place in places):
             return node
         time.sleep(0.1)
     raise AssertionError(f"{job} never ran: {slurm.ask('squeue')}")
@@ -408,7 +410,7 @@ def test_slurm_builds_three_models_at_once_of_the_same_bytes(many: Checkout, slu
 @pytest.mark.toolchain
 def test_a_cancelled_job_is_told_of_and_the_next_make_goes_on(many: Checkout, slurm: Slurm) -> None:
     make = start(many, slurm, "one_int8")
-    node = running(slurm, "one.calibrate")
+    node = running(many, slurm, "one.calibrate")
     slurm.ask("scancel", "--name=one.calibrate")
     _, said = make.communicate(timeout=60)
     assert make.returncode
@@ -424,7 +426,7 @@ def test_a_cancelled_job_is_told_of_and_the_next_make_goes_on(many: Checkout, sl
 @pytest.mark.toolchain
 def test_a_lost_node_is_told_of_and_the_next_make_goes_on(many: Checkout, slurm: Slurm) -> None:
     make = start(many, slurm, "one_int8")
-    node = running(slurm, "one.calibrate")
+    node = running(many, slurm, "one.calibrate")
     slurm.lose(node)
     _, said = make.communicate(timeout=120)
     assert make.returncode
@@ -443,7 +445,7 @@ def test_a_lost_node_is_told_of_and_the_next_make_goes_on(many: Checkout, slurm:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_ends_make_cancels_its_jobs(many: Checkout, slurm: Slurm, number: int) -> None:
     make = start(many, slurm, "one_int8")
-    running(slurm, "one.calibrate")
+    running(many, slurm, "one.calibrate")
     if number == signal.SIGINT:
         os.killpg(make.pid, number)
     else:

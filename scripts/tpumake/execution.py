@@ -289,21 +289,28 @@ def started(
     if os.getppid() != PARENT:
         # Make ended before that was asked for.
         raise KeyboardInterrupt
-    process = subprocess.Popen(
-        command, start_new_session=True, preexec_fn=lambda: die_with_parent(last), **options
-    )
-    try:
-        with _guard(process.pid, end):
-            try:
-                yield process
-            except BaseException:
-                # A signal, or a full disk. Guarded still: this process may be killed meanwhile.
-                end(process.pid)
-                raise
-    except BaseException:
-        _kill(process.pid)
-        process.wait()
-        raise
+    with _guard(end) as announce:
+        # A signal would lose a process that is started and not known yet.
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+        def begin() -> None:
+            die_with_parent(last)
+            announce()
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+
+        try:
+            process = subprocess.Popen(command, start_new_session=True, preexec_fn=begin, **options)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            raise
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            yield process
+        except BaseException:
+            # A signal, or a full disk. Guarded still: this process may be killed meanwhile.
+            end(process.pid)
+            process.wait()
+            raise
 
 
 def die_with_parent(number: int) -> None:
@@ -312,10 +319,12 @@ def die_with_parent(number: int) -> None:
 
 
 @contextmanager
-def _guard(group: int, end: Callable[[int], None]) -> Iterator[None]:
+def _guard(end: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Have a process of its own end a group if this process is killed, its children's children too.
 
-    It shares this one's locks, so what they protect is in use until then.
+    It is there before the group is: a process that is started announces itself by what is given
+    here, before it becomes the command. The guard shares this one's locks, so what they protect is
+    in use until then.
     """
     reading, writing = os.pipe()
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -325,16 +334,19 @@ def _guard(group: int, end: Callable[[int], None]) -> Iterator[None]:
             # Not hit by what hits Make's group.
             os.setsid()
             os.close(writing)
-            if not os.read(reading, 1):
-                end(group)
+            told = b""
+            while chunk := os.read(reading, 64):
+                told += chunk
+            if told and not told.endswith(b"done"):
+                end(int(told))
         finally:
             os._exit(0)
     signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     os.close(reading)
     try:
-        yield
+        yield lambda: os.write(writing, b"%d" % os.getpid())
     finally:
-        os.write(writing, b"0")
+        os.write(writing, b"done")
         os.close(writing)
         os.waitpid(guard, 0)
 
