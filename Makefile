@@ -51,6 +51,8 @@ CACHE_REMOTE_MODE ?= read-only
 CACHE_REMOTE_TIMEOUT ?= 10
 # MEMORY: what all stages that run at once may take, by default most of what there is.
 MEMORY ?=
+# RUN: what starts the heavy stages elsewhere, such as a cluster's scheduler: srun -c1 --mem=3G
+RUN ?=
 # REPRODUCIBLE: 0 goes on where the kernel can't give a tool the same addresses each time, and its
 # results are other bytes each time.
 REPRODUCIBLE ?= 1
@@ -81,7 +83,7 @@ EXTRA ?=
 TORCH_PYTHON ?=
 
 KNOBS := STANZAS PATHS_FROM CHIP DEVICE BUILD VALIDATE SOURCE_DATE_EPOCH V WHY CACHE_DIR CACHE CACHE_MAX \
-	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY REPRODUCIBLE \
+	CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY RUN REPRODUCIBLE \
 	TPU_MLIR_VERSION CALIBRATOR PYTHON PYTHON310 VENV TOOLCHAIN EXTRAS EXTRA TORCH_PYTHON
 
 # ---------------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ SHELL := /bin/sh
 .SECONDARY:
 .SECONDEXPANSION:
 .PHONY: FORCE
-export V WHY JSON CACHE_DIR CACHE CACHE_MAX CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY VENV PYTHON310 EXTRAS
+export V WHY JSON CACHE_DIR CACHE CACHE_MAX CACHE_REMOTE CACHE_REMOTE_MODE CACHE_REMOTE_TIMEOUT MEMORY RUN VENV PYTHON310 EXTRAS
 # Stages start too often to compile their Python each time, which some containers ask for.
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -10,13 +10,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from tpumake import events, stages
 from tpumake.display import Display
+from tpumake.errand import Ended
 from tpumake.errors import BadInput, CheckFailed
 from tpumake.files import locked
 from tpumake.folders import private_folder, put_folder
@@ -24,7 +24,9 @@ from tpumake.job import PARENT, Job, date
 from tpumake.keys import Digests, Key, Record, content, why
 from tpumake.memory import room_for
 
-__all__ = ["die_with_parent", "execute", "prepare", "put"]
+__all__ = [
+    "die_with_parent", "execute", "fix_addresses", "insist_on_room", "prepare", "put", "started",
+]  # fmt: skip
 
 # From <sys/personality.h> and <sys/prctl.h>.
 ADDR_NO_RANDOMIZE = 0x0040000
@@ -36,13 +38,6 @@ NO_ROOM = 1 << 16
 # The same where a tool died of SIGBUS, writing to a mapped file: it took away what it had written,
 # and a model with its weights can be as large.
 NO_ROOM_FOR_PAGES = 1 << 28
-
-
-class Ended(NamedTuple):
-    """How a command ended: its exit code, negative for a signal, and its peak memory in bytes."""
-
-    code: int
-    peak: int
 
 
 def prepare(job: Job, make: str) -> None:
@@ -58,7 +53,7 @@ def prepare(job: Job, make: str) -> None:
     environment.pop("MFLAGS", None)
     # Several stages at once may be the first to need it.
     command = [make, "--silent", "--no-print-directory", *job.needs]
-    with locked(job.work / "setup.lock"), _started(command, env=environment) as process:
+    with locked(job.work / "setup.lock"), started(command, env=environment) as process:
         process.wait()
     if process.returncode:
         raise CheckFailed("the environment that it runs in can't be made, see above")
@@ -75,8 +70,13 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
     :raises OSError: the disk is full, for instance
     """
     rules = stages.STAGES[job.stage]
-    if job.same_addresses:
-        _fix_addresses()
+    words: list[str] = []
+    if rules.heavy and os.environ.get("RUN"):
+        from tpumake.launcher import launch, launcher
+
+        words = launcher()
+    if job.same_addresses and not words:
+        fix_addresses()
     # The tools write files of fixed names into where they are started.
     with private_folder(job.work, "stage-") as folder:
         for name, source in job.inputs.items():
@@ -91,20 +91,28 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         last = Record.load(job.record)
         # Estimates are made from little; what it took last time is known.
         need = max(rules.memory(job), last.peak if last else 0)
-        room = room_for(need, job.work, lambda: display.tick("waits for memory"))
+        # What runs elsewhere takes none of this machine's.
+        room = nullcontext() if words else room_for(
+            need, job.work, lambda: display.tick("waits for memory")
+        )  # fmt: skip
+        commands, cwd = [*before, command], Path() if job.at_top else folder
         with room:
-            started = time.monotonic()
-            code, peak = _run_all([*before, command], job, folder, display)
+            since = time.monotonic()
+            if words:
+                ended = launch(words, commands, job, cwd, _environment(job), need, display)
+            else:
+                ended = _run_all(commands, job, cwd, display)
+        code = ended.code
         text = job.log.read_text(errors="replace")
         result = stages.Result(text, folder, job.outputs, command)
         if not code:
             rules.settle(result, int(job.environment.get("SOURCE_DATE_EPOCH", "0")))
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
-            _insist_on_room(text, job.build)
+            insist_on_room(text, job.build)
             from tpumake.failures import ToolFailed, explain
 
-            raise ToolFailed(explain(job.stage, text, code, missing))
+            raise ToolFailed(explain(job.stage, text, code, missing, ended.where))
         changed = why(Record(key, {}, ""), job.key(digests), [])
         if changed:
             raise BadInput(f"{changed} while the tool ran: make again")
@@ -115,8 +123,8 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
             {out.name: content(folder / out.name) for out in job.outputs},
             figure,
             {path.name: content(folder / path.name) for path in by_products},
-            peak,
-            round(time.monotonic() - started, 3),
+            ended.peak,
+            round(time.monotonic() - since, 3) if ended.seconds is None else ended.seconds,
         )
         put(folder, [*job.outputs, *by_products], record, job.record, digests)
     return record
@@ -126,7 +134,7 @@ def _is_from(path: Path, maker: Record | None, digests: Digests) -> bool:
     return bool(maker) and path.exists() and maker.by_products.get(path.name) == digests.of(path)
 
 
-def _insist_on_room(log: str, build: Path) -> None:
+def insist_on_room(log: str, build: Path) -> None:
     """Tell a full disk from other failures: tools that met one say so, or die of a cut-off file.
 
     :raises OSError: if there is no room
@@ -168,7 +176,7 @@ def put(
     written.replace(record_place)
 
 
-def _fix_addresses() -> None:
+def fix_addresses() -> None:
     """Have what is started from here on its memory at the same addresses each time.
 
     The compiler walks tables that are ordered by address, so the order of commands in a model
@@ -188,20 +196,20 @@ def _fix_addresses() -> None:
         )
 
 
-def _run_all(commands: list[list[str]], job: Job, folder: Path, display: Display) -> Ended:
+def _run_all(commands: list[list[str]], job: Job, cwd: Path, display: Display) -> Ended:
     """Run commands until one fails, with their output going to the log, and to the display."""
     code = peak = 0
     with job.log.open("wb") as log:
         for command in commands:
-            code, most = _run(command, job, Path() if job.at_top else folder, log, display)
+            code, most, *_ = _run(command, job, cwd, log, display)
             peak = max(peak, most)
             if code:
                 break
     return Ended(code, peak)
 
 
-def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
-    rules = stages.STAGES[job.stage]
+def _environment(job: Job) -> dict[str, str]:
+    """The environment of a job's commands."""
     from tpumake.address import SECRETS
 
     # Results follow the layout of the heap, so nobody's settings of the allocator, nor another one
@@ -219,19 +227,28 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
             environment.pop(name, None)
     if "TPUMAKE_PRELOAD" in environment:
         environment["LD_PRELOAD"] = environment["TPUMAKE_PRELOAD"]
-    environment |= job.environment
-    environment |= {
-        "PYTHONUNBUFFERED": "1",
-        # What the tools call by name and we do better: see scripts/toolchain_bin.
-        "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
-        "TPUMAKE_PYTHON": str(Path(os.environ.get("VENV", ".venv"), "bin", "python").absolute()),
-        "TPUMAKE_SCRIPTS": str(SCRIPTS),
-        "TPUMAKE_EXTRAS": str(Path(os.environ.get("EXTRAS", ".extras")).absolute()),
-    }
+    return (
+        environment
+        | job.environment
+        | {
+            "PYTHONUNBUFFERED": "1",
+            # What the tools call by name and we do better: see scripts/toolchain_bin.
+            "TPUMAKE_TOOLS": str(SCRIPTS / "toolchain_bin"),
+            "TPUMAKE_PYTHON": str(
+                Path(os.environ.get("VENV", ".venv"), "bin", "python").absolute()
+            ),
+            "TPUMAKE_SCRIPTS": str(SCRIPTS),
+            "TPUMAKE_EXTRAS": str(Path(os.environ.get("EXTRAS", ".extras")).absolute()),
+        }
+    )
+
+
+def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ended:
+    rules = stages.STAGES[job.stage]
     log.write(os.fsencode(f"$ {' '.join(command)}\n"))
     log.flush()
-    with _started(
-        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    with started(
+        command, cwd=cwd, env=_environment(job), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -255,27 +272,45 @@ def _run(command: list[str], job: Job, cwd: Path, log, display: Display) -> Ende
 
 
 @contextmanager
-def _started(command: list[str], **options: object) -> Iterator[subprocess.Popen]:
-    """Start a command in a group of its own, which ends with this block and with this process."""
+def started(
+    command: list[str],
+    end: Callable[[int], None] | None = None,
+    last: int = signal.SIGKILL,
+    **options: object,
+) -> Iterator[subprocess.Popen]:
+    """Start a command in a group of its own, which ends with this block and with this process.
+
+    :param end: how a group is ended, by its number; by default it is killed
+    :param last: the signal for the command itself if this process is killed
+    """
+    end = end or _kill
     # Whatever ends Make ends this process, too, and that ends what it has started.
     die_with_parent(signal.SIGTERM)
     if os.getppid() != PARENT:
         # Make ended before that was asked for.
         raise KeyboardInterrupt
-    process = subprocess.Popen(
-        command,
-        start_new_session=True,
-        preexec_fn=lambda: die_with_parent(signal.SIGKILL),
-        **options,
-    )
-    try:
-        with _guard(process.pid):
+    with _guard(end) as announce:
+        # A signal would lose a process that is started and not known yet.
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+        def begin() -> None:
+            die_with_parent(last)
+            announce()
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+
+        try:
+            process = subprocess.Popen(command, start_new_session=True, preexec_fn=begin, **options)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+            raise
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             yield process
-    except BaseException:
-        # A signal, or a full disk.
-        _kill(process.pid)
-        process.wait()
-        raise
+        except BaseException:
+            # A signal, or a full disk. Guarded still: this process may be killed meanwhile.
+            end(process.pid)
+            process.wait()
+            raise
 
 
 def die_with_parent(number: int) -> None:
@@ -284,10 +319,12 @@ def die_with_parent(number: int) -> None:
 
 
 @contextmanager
-def _guard(group: int) -> Iterator[None]:
+def _guard(end: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Have a process of its own end a group if this process is killed, its children's children too.
 
-    It shares this one's locks, so what they protect is in use until then.
+    It is there before the group is: a process that is started announces itself by what is given
+    here, before it becomes the command. The guard shares this one's locks, so what they protect is
+    in use until then.
     """
     reading, writing = os.pipe()
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -297,16 +334,19 @@ def _guard(group: int) -> Iterator[None]:
             # Not hit by what hits Make's group.
             os.setsid()
             os.close(writing)
-            if not os.read(reading, 1):
-                _kill(group)
+            told = b""
+            while chunk := os.read(reading, 64):
+                told += chunk
+            if told and not told.endswith(b"done"):
+                end(int(told))
         finally:
             os._exit(0)
     signal.pthread_sigmask(signal.SIG_SETMASK, signals)
     os.close(reading)
     try:
-        yield
+        yield lambda: os.write(writing, b"%d" % os.getpid())
     finally:
-        os.write(writing, b"0")
+        os.write(writing, b"done")
         os.close(writing)
         os.waitpid(guard, 0)
 

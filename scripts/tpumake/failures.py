@@ -46,12 +46,13 @@ class ToolFailed(CheckFailed):
         self.failure = failure
 
 
-def explain(stage: str, log: str, code: int, missing: list[str]) -> Failure:
+def explain(stage: str, log: str, code: int, missing: list[str], where: str = "") -> Failure:
     """Say why a stage's command failed, from what it printed.
 
     :param log: its whole output, after a line with the command
     :param code: exit code; negative for a signal
     :param missing: outputs that it did not make
+    :param where: the worker's name if it ran on another machine
     """
     failed = [check for check in comparisons(log) if check.passed != check.compared]
     if failed:
@@ -65,7 +66,7 @@ def explain(stage: str, log: str, code: int, missing: list[str]) -> Failure:
         return Failure(log[own[-1].end() :].partition("\nTraceback")[0].strip(), "", True)
     # Progress bars end their lines with a carriage return, or with none.
     said = log.replace("\r", "\n").partition("\n")[2]
-    return _known(stage, said) or _ended(code) or _unknown(said, code, missing)
+    return _known(stage, said) or _ended(code, where) or _unknown(said, code, missing)
 
 
 def known_failures() -> list[dict]:
@@ -95,9 +96,13 @@ def _known(stage: str, said: str) -> Failure | None:
     return None
 
 
-def _ended(code: int) -> Failure | None:
+def _ended(code: int, where: str) -> Failure | None:
     """What a signal means that the tool can't have sent itself."""
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        if where:
+            cause = f"the tool was killed on {where}, most likely because memory ran out there"
+            remedy = "ask for more in RUN (srun --mem=6G), or take fewer pictures (INPUT_NUM)"
+            return Failure(cause, remedy, True)
         cause = "the tool was killed, by the kernel most likely, because memory ran out"
         remedy = (
             "close other programs, build fewer at once (make -j1), or take fewer pictures "

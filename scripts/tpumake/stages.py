@@ -41,7 +41,8 @@ class Stage(NamedTuple):
     the tool leaves out when all is well (second argument: SOURCE_DATE_EPOCH); ``figure`` gives the
     text that people see, or raises CheckFailed; ``progress`` reads one line of output as (what is
     counted, done, total); ``advice`` is what to do when the stage failed, where the cause itself
-    does not say it; ``memory`` is how many bytes the stage may need, as far as can be said before.
+    does not say it; ``memory`` is how many bytes the stage may need, as far as can be said before;
+    ``heavy`` stages are worth the trip to another machine (RUN): they run tpu_mlir or a framework.
     """
 
     figure: Callable[[Result], str]
@@ -50,6 +51,7 @@ class Stage(NamedTuple):
     settle: Callable[[Result, int], None] = lambda result, epoch: None
     before: Callable[[Path, list[str]], list[list[str]]] = lambda folder, command: []
     memory: Callable[[Job], int] = lambda job: 10**8
+    heavy: bool = False
 
 
 class Comparison(NamedTuple):
@@ -166,12 +168,20 @@ def _calibration_process(network: Path) -> int:
 
 def _calibration_processes(network: Path) -> int:
     """One a core, if there is memory for so many."""
-    return max(1, min(len(os.sched_getaffinity(0)), available() // _calibration_process(network)))
+    return max(1, min(_cores(), available() // _calibration_process(network)))
+
+
+def _cores() -> int:
+    """How many processes a stage takes, one a core; of a worker's (RUN) nothing is known here."""
+    return 1 if os.environ.get("RUN") else len(os.sched_getaffinity(0))
 
 
 def _before_calibration(folder: Path, command: list[str]) -> list[list[str]]:
-    """Write lists, and say how many processes there may be: that is no part of the key."""
-    if "calibrate.py" in command:
+    """Write lists, and say how many processes there may be: that is no part of the key.
+
+    On a worker (RUN) they are as many as the cores that it has there.
+    """
+    if "calibrate.py" in command and not os.environ.get("RUN"):
         network = folder / command[command.index("calibrate.py") + 1]
         command += ["--processes", str(_calibration_processes(network))]
     return _lists(folder, command)
@@ -202,7 +212,7 @@ def _deploy_memory(job: Job) -> int:
 
 def _evaluate_memory(job: Job) -> int:
     # A process a core, of which each runs the network; onnxruntime is one.
-    processes = 1 if "--onnx" in job.command else len(os.sched_getaffinity(0))
+    processes = 1 if "--onnx" in job.command else _cores()
     return processes * (2 * 10**8 + 5 * _activations(job.inputs[f"{job.model}.mlir"]) // 2)
 
 
@@ -386,13 +396,14 @@ STAGES = {
     "dataset": Stage(_last_line, _picture_progress),
     "tflite": Stage(_last_line),
     "caffe": Stage(_last_line),
-    "import": Stage(_last_line, memory=_import_memory),
-    "downgrade": Stage(_last_line, memory=_downgrade_memory),
+    "import": Stage(_last_line, memory=_import_memory, heavy=True),
+    "downgrade": Stage(_last_line, memory=_downgrade_memory, heavy=True),
     "transform": Stage(
         _transform,
         settle=_settle_network,
         advice="does INPUT_SHAPES fit the network, and is every operator one that tpu_mlir knows?",
         memory=_transform_memory,
+        heavy=True,
     ),
     "calibrate": Stage(
         _calibration,
@@ -401,6 +412,7 @@ STAGES = {
         settle=_settle_tables,
         before=_before_calibration,
         memory=_calibration_memory,
+        heavy=True,
     ),
     "qtable": Stage(
         _search,
@@ -410,6 +422,7 @@ STAGES = {
         settle=_settle_search,
         before=_lists,
         memory=_search_memory,
+        heavy=True,
     ),
     "float": Stage(_last_line),
     "goal": Stage(
@@ -417,6 +430,7 @@ STAGES = {
         _trial_progress,
         advice="calibrate with more pictures like those that the camera will see, or build bf16",
         memory=_evaluate_memory,
+        heavy=True,
     ),
     "deploy": Stage(
         _deploy,
@@ -425,25 +439,28 @@ STAGES = {
         settle=_settle_model,
         before=_reference_outputs,
         memory=_deploy_memory,
+        heavy=True,
     ),
     "contract": Stage(
         _contract, advice="the model is put aside, under the same name with .refused behind it"
     ),
-    "lower": Stage(_operations),
+    "lower": Stage(_operations, heavy=True),
     "picture": Stage(_last_line),
     "onnx": Stage(_last_line),
     "evalset": Stage(_last_line),
-    "evaluate": Stage(_last_line, _picture_progress, memory=_evaluate_memory),
+    "evaluate": Stage(_last_line, _picture_progress, memory=_evaluate_memory, heavy=True),
     "accuracy": Stage(
         _last_line,
         advice="the model is put aside, under the same name with .refused behind it; try mix or "
         "bf16, or calibrate with more pictures like those that the camera will see",
     ),
     # A network or a model, run on pictures.
-    "run": Stage(_last_line, _picture_progress, memory=_deploy_memory),
+    "run": Stage(_last_line, _picture_progress, memory=_deploy_memory, heavy=True),
     # Its summary is of ten lines at most.
     "report": Stage(_after_command),
     "page": Stage(_last_line, memory=lambda job: 3 * 10**8),
     # Two networks at once, with all tensors of both.
-    "layers": Stage(_last_line, _picture_progress, memory=lambda job: 2 * _deploy_memory(job)),
+    "layers": Stage(
+        _last_line, _picture_progress, memory=lambda job: 2 * _deploy_memory(job), heavy=True
+    ),
 }
