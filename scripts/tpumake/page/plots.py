@@ -204,7 +204,8 @@ def goal(document: dict, width: int) -> str:
         for point in document["points"]
     ]  # fmt: skip
     x = {"field": "floats", "type": "quantitative", "title": "float layers",
-         "scale": {"type": "symlog"}, "axis": {"tickMinStep": 1, "tickCount": 8}}  # fmt: skip
+         "scale": {"type": "symlog"},
+         "axis": {"values": sorted({row["floats"] for row in rows}), "format": "d"}}  # fmt: skip
     y = {"type": "quantitative", "title": "drop, points"}
     which = {"field": "is", "type": "nominal", "title": None}
     scale = {"domain": ["tried", "chosen"]}
