@@ -431,10 +431,12 @@ records = $(if $(call direct,$1),,$(if $(filter ONNX,$(call kind,$1)),,'$(BUILD)
 	$(if $(filter %_float_table,$(qtable)),'$(BUILD)/$1/$(CHIP)/logs/float.key')) \
 	'$(BUILD)/$1/$(CHIP)/logs/$2.key'
 
-# The Makefile's own variables, which a stanza called `model`, say, has nothing to do with.
+# The Makefile's own variables, which a stanza called `model`, say, has nothing to do with: all of files but those
+# that the stanzas bring.
 before := $(.VARIABLES)
-own     = $(foreach each,$(filter $1_%,$(before)),$(if $(filter file,$(origin $(each))),$(each)))
 include $(foreach each,$(STANZAS),$(call as_prerequisite,$(call placed,$(each))))
+brought := $(filter-out $(before),$(.VARIABLES))
+own      = $(foreach each,$(filter-out $(brought),$(filter $1_%,$(.VARIABLES))),$(if $(filter file,$(origin $(each))),$(each)))
 
 .PHONY: all
 # all: one more make for everything, so that what came of each target is told at the end, whatever
