@@ -109,6 +109,14 @@ def test_a_tool_that_was_killed_ran_out_of_memory_most_likely(code: int) -> None
     assert failure.known
 
 
+@pytest.mark.parametrize(("said", "code"), [("[Running]: tpuc-opt m\nBus error\n", 1), ("", -7)])
+def test_a_tool_that_died_of_sigbus_is_told_of_the_machine(said: str, code: int) -> None:
+    failure = explained(said, code)
+    assert "SIGBUS" in failure.cause
+    assert "dmesg" in failure.remedy
+    assert failure.known
+
+
 def test_nothing_of_this_is_imported_where_nothing_fails() -> None:
     code = (
         "import sys; sys.path.insert(0, 'scripts'); "

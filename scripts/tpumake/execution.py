@@ -38,6 +38,8 @@ NO_ROOM = 1 << 16
 # The same where a tool died of SIGBUS, writing to a mapped file: it took away what it had written,
 # and a model with its weights can be as large.
 NO_ROOM_FOR_PAGES = 1 << 28
+# How a shell tells of SIGBUS; the tools start each other by shells.
+BUS_ERROR = "Bus error"
 
 
 def prepare(job: Job, make: str) -> None:
@@ -59,15 +61,33 @@ def prepare(job: Job, make: str) -> None:
         raise CheckFailed("the environment that it runs in can't be made, see above")
 
 
+class _PageLost(Exception):
+    """A tool died of SIGBUS on a disk with room: of the machine, not of what it was given."""
+
+
 def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
     """Run a job to its end, put what it made in place, and give the record of it.
 
     A tool's exit code alone is never believed: the stage's own checks and the existence of every
-    output decide. Outputs appear in their places only after that, each by a rename.
+    output decide. Outputs appear in their places only after that, each by a rename. A tool that
+    dies of SIGBUS, a page of a mapped file not to be had, runs once more: now and then tpuc-opt
+    does on a busy machine, and not of its input.
 
     :raises CheckFailed: the tool or a check failed; one line with the cause
     :raises BadInput: an input changed meanwhile, so nobody knows what the result is made from
     :raises OSError: the disk is full, for instance
+    """
+    try:
+        return _execute(job, key, digests, display, again=True)
+    except _PageLost:
+        display.note("the tool died of SIGBUS, a page of memory not to be had: runs once more")
+    return _execute(job, key, digests, display, again=False)
+
+
+def _execute(job: Job, key: Key, digests: Digests, display: Display, again: bool) -> Record:
+    """Run a job as above; once.
+
+    :raises _PageLost: the tool died of SIGBUS, if it may run ``again``
     """
     rules = stages.STAGES[job.stage]
     words: list[str] = []
@@ -110,6 +130,8 @@ def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             insist_on_room(text, job.build)
+            if again and (BUS_ERROR in text or -code == signal.SIGBUS):
+                raise _PageLost
             from tpumake.failures import ToolFailed, explain
 
             raise ToolFailed(explain(job.stage, text, code, missing, ended.where))
@@ -142,7 +164,7 @@ def insist_on_room(log: str, build: Path) -> None:
     for number in (errno.ENOSPC, errno.EDQUOT):
         if os.strerror(number) in log:
             raise OSError(number, os.strerror(number), str(build))
-    least = NO_ROOM_FOR_PAGES if "Bus error" in log else NO_ROOM
+    least = NO_ROOM_FOR_PAGES if BUS_ERROR in log else NO_ROOM
     if shutil.disk_usage(build).free < least:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(build))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tpumake.errors import CheckFailed
+from tpumake.execution import BUS_ERROR
 from tpumake.job import Job
 from tpumake.stages import comparisons
 
@@ -66,7 +67,7 @@ def explain(stage: str, log: str, code: int, missing: list[str], where: str = ""
         return Failure(log[own[-1].end() :].partition("\nTraceback")[0].strip(), "", True)
     # Progress bars end their lines with a carriage return, or with none.
     said = log.replace("\r", "\n").partition("\n")[2]
-    return _known(stage, said) or _ended(code, where) or _unknown(said, code, missing)
+    return _known(stage, said) or _ended(said, code, where) or _unknown(said, code, missing)
 
 
 def known_failures() -> list[dict]:
@@ -96,7 +97,7 @@ def _known(stage: str, said: str) -> Failure | None:
     return None
 
 
-def _ended(code: int, where: str) -> Failure | None:
+def _ended(said: str, code: int, where: str) -> Failure | None:
     """What a signal means that the tool can't have sent itself."""
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         if where:
@@ -107,6 +108,13 @@ def _ended(code: int, where: str) -> Failure | None:
         remedy = (
             "close other programs, build fewer at once (make -j1), or take fewer pictures "
             "(INPUT_NUM); dmesg tells what the kernel ended"
+        )
+        return Failure(cause, remedy, True)
+    if code == -signal.SIGBUS or BUS_ERROR in said:
+        cause = "the tool died of SIGBUS, a page of memory not to be had, twice in a row"
+        remedy = (
+            "make again; if it stays so, look in dmesg for the disk's or the memory's errors, and "
+            "have the toolchain made anew (make distclean)"
         )
         return Failure(cause, remedy, True)
     return None
