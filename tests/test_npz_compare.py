@@ -53,6 +53,23 @@ def same(tmp_path: Path) -> tuple[Path, Path]:
     return save(tmp_path / "t.npz", **tensors), save(tmp_path / "r.npz", **tensors)
 
 
+def test_headers_are_parsed_one_at_a_time(
+    same: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, parsing, most = np.lib.format.read_array_header_1_0, [], []
+
+    def slowly(*arguments: object, **options: object) -> tuple:
+        parsing.append(1)
+        most.append(len(parsing))
+        time.sleep(0.02)
+        parsing.pop()
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", slowly)
+    assert compare_files(*same, LOOSE).passed
+    assert most == [1] * 4
+
+
 def kinds(table: tuple[Path, Path], tolerance: str) -> dict[str, str]:
     result = compare_files(*table, Tolerance(*map(float, tolerance.split(","))))
     return {tensor.name: tensor.verdict.kind for tensor in result.tensors}

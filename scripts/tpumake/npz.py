@@ -30,6 +30,9 @@ _UNREADABLE = (
 )  # fmt: skip
 # The header of an .npy file is one short line; numpy itself refuses longer ones for safety.
 _LONGEST_HEADER = 10_000
+# numpy has Python parse a header, and Python 3.11's parser counts its depth for all threads as one:
+# now and then two at once end as SystemError (CPython issue 106905).
+_PARSING = threading.Lock()
 
 
 class NpzFile:
@@ -184,7 +187,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     }
     if version not in readers:
         raise ValueError(f"array format {version} holds no plain numbers")
-    return readers[version](file, max_header_size=_LONGEST_HEADER)
+    with _PARSING:
+        return readers[version](file, max_header_size=_LONGEST_HEADER)
 
 
 def _unusable(shape: tuple[int, ...], dtype: np.dtype) -> str:
