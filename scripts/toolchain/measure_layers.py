@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pymlir
-from run_network import Inputs, parser
+from run_network import Inputs, invoke, parser
 from utils.mlir_parser import MlirParser
 
 # So many layers, of those that add most noise and of those least like the float network, get a
@@ -35,11 +35,7 @@ class Network:
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All tensors of a run by name, float32."""
-        for name, values in inputs.items():
-            whole = values.dtype in (np.int8, np.uint8)
-            put = self.module.set_tensor_from_int if whole else self.module.set_tensor
-            put(name, values.astype(np.float32))
-        self.module.invoke()
+        invoke(self.module, inputs)
         return self.module.get_all_tensor()
 
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pymlir
 from tools import model_runner
 from tools.model_deploy import getCustomFormat
 from utils.mlir_parser import MlirParser
@@ -80,6 +81,15 @@ class Inputs:
     def of(self, picture: str) -> dict[str, np.ndarray]:
         """The input for a picture, by its name."""
         return {self.name: self.settings.run(picture)}
+
+
+def invoke(module: pymlir.module, inputs: dict[str, np.ndarray]) -> None:
+    """Run a network that is loaded in tpu_mlir's interpreter."""
+    for name, values in inputs.items():
+        whole = values.dtype in (np.int8, np.uint8)
+        put = module.set_tensor_from_int if whole else module.set_tensor
+        put(name, values.astype(np.float32))
+    module.invoke()
 
 
 def outputs_of(model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

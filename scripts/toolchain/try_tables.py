@@ -48,16 +48,6 @@ def values(kind: object) -> int:
     return math.prod(map(int, shape[1].rstrip("x").split("x"))) if shape else 0
 
 
-def outputs_of(module: pymlir.module, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a loaded network; its outputs, float32, in its own order."""
-    for name, given in inputs.items():
-        whole = given.dtype in (np.int8, np.uint8)
-        put = module.set_tensor_from_int if whole else module.set_tensor
-        put(name, given.astype(np.float32))
-    module.invoke()
-    return {name: module.get_tensor(name).copy() for name in module.output_names}
-
-
 def main() -> None:
     """Write the layers, then try what is asked for."""
     arguments = argparse.ArgumentParser(
@@ -78,7 +68,8 @@ def main() -> None:
         module.load(chosen.model)
         for picture, target in trial["pictures"]:
             started = time.monotonic()
-            np.savez(target, **outputs_of(module, inputs.of(picture)))
+            run_network.invoke(module, inputs.of(picture))
+            np.savez(target, **{name: module.get_tensor(name) for name in module.output_names})
             print(f"\nTRIED {time.monotonic() - started:.3f}", flush=True)
 
 
