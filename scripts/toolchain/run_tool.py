@@ -27,7 +27,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
 
 LIBC = ctypes.CDLL(None)
 # From <sys/prctl.h>.
@@ -80,7 +79,7 @@ class Beside:
         _, status = os.waitpid(self._process, 0)
         self._process = 0
         _flush()
-        with open(self._said, "rb") as said:
+        with os.fdopen(self._said, "rb") as said:
             said.seek(0)
             sys.stdout.buffer.write(said.read())
         _flush()
@@ -153,7 +152,7 @@ def compare_beside(beside: Beside) -> None:
     from utils import mlir_shell
 
     infer, compare = model_runner.onnx_inference, mlir_shell.f32_blobs_compare
-    found = "beside.npz"
+    found = Path("beside.npz")
 
     def onnx_inference(*given: object, **named: object) -> dict:
         if beside.begin():
@@ -164,8 +163,8 @@ def compare_beside(beside: Beside) -> None:
 
     def f32_blobs_compare(own: str, reference: str, *given: object, **named: object) -> None:
         beside.wait()
-        if os.path.exists(found):
-            os.replace(found, reference)
+        if found.exists():
+            found.replace(reference)
         compare(own, reference, *given, **named)
 
     model_runner.onnx_inference = onnx_inference
@@ -207,7 +206,7 @@ def replace_parts(tool: str, flags: list[str], beside: Beside) -> None:
             fold_constants_that_there_are()
 
 
-def main() -> NoReturn | None:
+def main() -> None:
     """Run the tool that the first argument names."""
     program = Path(os.environ["TPUC_ROOT"], "python", "tools", sys.argv[1])
     # As if it had been started itself.
@@ -222,7 +221,6 @@ def main() -> NoReturn | None:
             traceback.print_exc()
             beside.end(1)
         raise
-    return None
 
 
 if __name__ == "__main__":
