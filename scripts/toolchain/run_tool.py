@@ -4,8 +4,8 @@ Runs in the toolchain's Python, as `run_tool.py model_deploy.py FLAGS…`. The t
 the work, and makes the same files; before it starts, a few functions of the modules that it imports
 are replaced here, so that
 
-- the ONNX network runs beside tpu_mlir's form of it, and the quantised network is compared with the
-  float one while the model is compiled from it;
+- tpu_mlir's form of a network runs beside the ONNX one, and the quantised network is compared with
+  the float one while the model is compiled from it;
 - a network that has no constants to fold is not run twice on random numbers to fold them;
 - the name of a network's weights, wanted to remove them, is read and not parsed with all the rest;
 - nothing is noted for --cache_skip, which nobody uses here and tpu_mlir gets wrong.
@@ -72,10 +72,10 @@ class Beside:
             Path(f"/dev/shm/__KMP_REGISTERED_LIB_{os.getpid()}_{os.getuid()}").unlink(True)
             os._exit(code)
 
-    def wait(self) -> None:
-        """Say what the copy has said; end as it did, unless all was well."""
+    def wait(self) -> bool:
+        """Say what the copy has said, if there is one; end as it did, unless all was well."""
         if not self._process:
-            return
+            return False
         _, status = os.waitpid(self._process, 0)
         self._process = 0
         _flush()
@@ -89,6 +89,7 @@ class Beside:
             os.kill(os.getpid(), -code)
         if code:
             sys.exit(code)
+        return True
 
     def _drop(self) -> None:
         """This process failed meanwhile, and that is what counts."""
@@ -145,29 +146,38 @@ class Weights:
         self.module_weight_file = WEIGHTS.search(Path(network).read_text())[1]
 
 
-def compare_beside(beside: Beside) -> None:
-    """Have model_transform's two networks run side by side, until their tensors are compared."""
+def infer_beside(beside: Beside, network: str) -> None:
+    """Have model_transform's two networks run side by side, the ONNX one in this process.
+
+    That comes first, so that it is the one whose failure is told.
+
+    :param network: the other one, in tpu_mlir's form
+    """
     import numpy as np
     from tools import model_runner
     from utils import mlir_shell
 
-    infer, compare = model_runner.onnx_inference, mlir_shell.f32_blobs_compare
+    run_onnx, run_own = model_runner.onnx_inference, model_runner.mlir_inference
+    compare = mlir_shell.f32_blobs_compare
     found = Path("beside.npz")
 
-    def onnx_inference(*given: object, **named: object) -> dict:
+    def onnx_inference(inputs: dict, *more: object) -> dict:
         if beside.begin():
-            np.savez(found, **infer(*given, **named))
+            np.savez(found, **run_own(inputs, network))
             beside.end()
-        # The tool writes nothing into its file for now.
-        return {}
+        return run_onnx(inputs, *more)
 
-    def f32_blobs_compare(own: str, reference: str, *given: object, **named: object) -> None:
-        beside.wait()
+    def mlir_inference(*given: object) -> dict:
+        # Nothing goes into the tool's file: it is replaced.
+        return {} if beside.wait() else run_own(*given)
+
+    def f32_blobs_compare(own: str, *more: object, **options: object) -> None:
         if found.exists():
-            found.replace(reference)
-        compare(own, reference, *given, **named)
+            found.replace(own)
+        compare(own, *more, **options)
 
     model_runner.onnx_inference = onnx_inference
+    model_runner.mlir_inference = mlir_inference
     mlir_shell.f32_blobs_compare = f32_blobs_compare
 
 
@@ -201,7 +211,7 @@ def replace_parts(tool: str, flags: list[str], beside: Beside) -> None:
     auto_remove.MlirParser = Weights
     # What can't run at all is told where it is run to be compared.
     if tool == "model_transform.py" and "--test_input" in flags:
-        compare_beside(beside)
+        infer_beside(beside, flags[flags.index("--mlir") + 1])
         if flags[flags.index("--model_def") + 1].endswith(".onnx"):
             fold_constants_that_there_are()
 
