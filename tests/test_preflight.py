@@ -546,6 +546,7 @@ def test_check_tells_all_at_once_and_builds_nothing(project: Checkout) -> None:
     assert {path.name for path in (project.path / "build").iterdir()} == {"tiny"}
 
 
+@pytest.mark.slow
 def test_a_build_tells_its_warnings_once(project: Checkout, tmp_path: Path) -> None:
     goals = (f"{tmp_path}/tiny/logs/stanza.key", "tiny_INPUT_NUM=500", f"BUILD={tmp_path}")
     said = project.make(*goals).stdout
