@@ -65,8 +65,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: type[Handler] = Handler) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.kept: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
