@@ -174,6 +174,11 @@ def endless(handler: Handler) -> None:
         handler.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
 
 
+def truncated_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/pl")
+    handler.close_connection = True
+
+
 def truncated(handler: Handler) -> bool | None:
     body = handler.server.kept.get(handler.path)
     if body is None:

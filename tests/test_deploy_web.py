@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -211,7 +212,13 @@ STRANGERS = [
     (servers.failing, 1, "answers queryDeviceInfo with 500"),
     (servers.gibberish, 2, "no connection ("),
     (servers.closing, 2, "no connection (it closed the connection without an answer)"),
-    (servers.endless, 1, "answers queryDeviceInfo with more than 1048576 bytes"),
+    (servers.endless, 1, "answers queryDeviceInfo without a length"),
+    (lambda call: call.send(200, bytes(1 << 21)), 1, "with 2097152 bytes, more than 1048576"),
+    (lambda call: call.say(0, data={"appName": "other", "cpu": "sg2002"}), 2,
+     "it is other on sg2002, not supervisor on sg2002"),
+    (lambda call: call.say(0, data={"appName": "supervisor", "cpu": "rv1126b"}), 2,
+     "it is supervisor on rv1126b, not supervisor on sg2002"),
+    (lambda call: call.send(200, b'{"code": 0, "data": []}'), 2, "it is None on None"),
     (_with_length, 1, "the connection was lost: it broke off after 10 bytes"),
 ]  # fmt: skip
 
@@ -225,6 +232,45 @@ def test_what_is_no_recamera(
     assert words in wrong(deploy(device, first), code)
     assert is_as_it_was(device)
     assert len(device.asked) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "does", "words"),
+    [
+        ("getModelFile", lambda call: call.say(-1, "Invalid model file."),
+         "it has no model to read back: Invalid model file."),
+        ("getModelInfo", lambda call: call.say(-1, "Invalid model info."),
+         "getModelInfo ends with Invalid model info."),
+        ("getModelInfo", lambda call: call.say(0, data={"model_info": {}}),
+         "is not the one that is known here"),
+        ("getModelFile", servers.truncated_headers, "without a length"),
+        ("getModelFile", lambda call: call.send(401), "getModelFile: it wants a log-in"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_kept_is_not_replaced(
+    call: str, does: Callable, words: str, device: Supervisor, first: Path
+) -> None:
+    device.fault = lambda asked: does(asked) if asked.path.endswith(call) else False
+    done = deploy(device, first)
+    assert words in wrong(done, done.returncode or -1)
+    assert is_as_it_was(device)
+    assert uploads(device) == 0
+
+
+@pytest.mark.slow
+def test_a_side_car_that_is_no_text(device: Supervisor, first: Path) -> None:
+    """JSON has letters that nothing can be written in."""
+
+    def odd(call: Handler) -> bool | None:
+        if uploads(device) or not call.path.endswith("getModelInfo"):
+            return False
+        text = b'{"code": 0, "data": {"model_info": "\\ud800"}}'
+        return call.send(200, text)
+
+    device.fault = odd
+    fine(deploy(device, first))
+    assert kept(device).with_suffix(".json").read_text() == "?"
 
 
 @pytest.mark.slow
@@ -440,9 +486,13 @@ def test_a_certificate_of_its_own(
 
 
 @pytest.mark.slow
-def test_nobody_there(device: Supervisor, first: Path) -> None:
-    device.server_close()
-    assert "no connection (Connection refused); is the board on" in wrong(deploy(device, first), 2)
+def test_nobody_there(first: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    done = helper("deploy_model", first, "--device", "recamera", "--host", url, "--kept",
+                  first.parent, "--side-car", first.with_suffix(".json"))  # fmt: skip
+    assert "no connection (Connection refused); is the board on" in wrong(done, 2)
 
 
 @pytest.mark.parametrize(

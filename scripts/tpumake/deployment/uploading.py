@@ -44,8 +44,8 @@ class Kept:
 
     def read(self) -> There:
         """What is kept."""
-        model = self.model.read_bytes() if self.model.exists() else None
-        side_car = self.side_car.read_bytes() if self.side_car.exists() else b""
+        model, side_car = (path.read_bytes() if path.exists() else b""
+                           for path in (self.model, self.side_car))  # fmt: skip
         return There(model, side_car.decode(errors="replace"))
 
     def write(self, there: There) -> None:
@@ -188,7 +188,7 @@ def _finish(order: Upload, before: There, wanted: There) -> None:
 
 
 def _instead(now: There) -> str:
-    return f"what is in place there is not what was sent, {len(now.model or b'')} bytes"
+    return f"what is in place there is not what was sent, {len(now.model)} bytes"
 
 
 def _back(order: Upload, before: There) -> str:

@@ -46,9 +46,9 @@ def is_address(text: str) -> bool:
 
 @dataclass(frozen=True)
 class There:
-    """A model and its side-car; None and empty where there is none."""
+    """A model and its side-car; empty where there is none."""
 
-    model: bytes | None
+    model: bytes
     side_car: str
 
     def has(self, wanted: There) -> bool:
@@ -57,7 +57,7 @@ class There:
 
     def size(self) -> int:
         """Bytes of both."""
-        return len(self.model or b"") + len(self.side_car.encode())
+        return len(self.model) + len(self.side_car.encode())
 
 
 class Web:
@@ -118,9 +118,7 @@ class Web:
             raise CheckFailed(self._old())
         # Of a text that is no text.
         side_car = told["model_info"].encode(errors="replace").decode()
-        status, kind, model = self._ask("getModelFile", None, _MOST_MODEL, _MODEL_SECONDS)
-        if status == 404:
-            return There(None, side_car)
+        kind, model = self._ask("getModelFile", None, _MOST_MODEL, _MODEL_SECONDS)
         if kind.startswith("application/json"):
             raise CheckFailed(f"{self.host}: it has no model to read back: {_said(model)}")
         return There(model, side_car)
@@ -160,7 +158,7 @@ class Web:
 
     def _call(self, call: str, form: tuple[str, bytes] | None = None) -> tuple[int, str, dict]:
         """Its code, its message, and its data."""
-        _, _, text = self._ask(call, form, _MOST_SAID, _CALL_SECONDS)
+        _, text = self._ask(call, form, _MOST_SAID, _CALL_SECONDS)
         try:
             told = json.loads(text)
             code, message, data = told["code"], str(told.get("msg", "")), told.get("data")
@@ -171,20 +169,16 @@ class Web:
 
     def _ask(
         self, call: str, form: tuple[str, bytes] | None, most: int, seconds: float
-    ) -> tuple[int, str, bytes]:
-        """Status (200, or 404 of a file), type and body of an answer."""
+    ) -> tuple[str, bytes]:
+        """An answer's type and body; that of a file that is not there is empty."""
         try:
             with self._connected(seconds) as connection:
                 answer = self._request(connection, call, form)
                 self._reached = True
-                if answer.status == 200:
-                    text = _body(answer, most)
-                    if len(text) > most:
-                        raise CheckFailed(f"{self.host}: answers {call} with more than {most} "
-                                          "bytes")  # fmt: skip
-                    return 200, answer.headers.get_content_type(), text
                 if answer.status == 404 and call == "getModelFile":
-                    return 404, "", b""
+                    return "", b""
+                if answer.status == 200:
+                    return answer.headers.get_content_type(), self._body(call, answer, most)
                 status, reason = answer.status, answer.reason
                 place = answer.getheader("Location", "")
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -203,6 +197,18 @@ class Web:
             raise BadInput(f"{self.host}: has no {call} ({status}): another device, or other "
                            "software than is known here")  # fmt: skip
         raise CheckFailed(f"{self.host}: answers {call} with {status} {reason[:60]}".rstrip())
+
+    def _body(self, call: str, answer: http.client.HTTPResponse, most: int) -> bytes:
+        size = answer.length
+        if size is None:
+            raise CheckFailed(f"{self.host}: answers {call} without a length, so that nobody knows "
+                              "whether that is all")  # fmt: skip
+        if size > most:
+            raise CheckFailed(f"{self.host}: answers {call} with {size} bytes, more than {most}")
+        body = answer.read(size)
+        if len(body) < size:
+            raise http.client.IncompleteRead(body, size - len(body))
+        return body
 
     def _request(
         self, connection: http.client.HTTPConnection, call: str, form: tuple[str, bytes] | None
@@ -225,7 +231,16 @@ class Web:
         secure = self.origin.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(self.origin.host, self.origin.port, timeout=_SILENT_SECONDS)
-        late = threading.Timer(seconds, lambda: _cut(connected))
+        is_late = threading.Event()
+
+        def end() -> None:
+            # Before, or who wakes by it doesn't know why.
+            is_late.set()
+            # TLS without its good-bye: whoever waits there is in the middle of something.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+        late = threading.Timer(seconds, end)
         late.daemon = True
         try:
             connection.connect()
@@ -233,11 +248,11 @@ class Web:
             late.start()
             try:
                 yield connection
-            except (OSError, http.client.HTTPException, ValueError):
-                if not late.finished.is_set():
+            except Exception:
+                if not is_late.is_set():
                     raise
-            # Without an announced length, what was cut off looks like the end.
-            if late.finished.is_set():
+            # Headers that were cut off look like their end.
+            if is_late.is_set():
                 raise TimeoutError
         finally:
             late.cancel()
@@ -269,23 +284,8 @@ def _form(fields: dict[str, str | bytes]) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", body + f"--{boundary}--\r\n".encode()
 
 
-def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
-    """The whole body; of one that is longer a byte more than the most."""
-    told = answer.length
-    body = answer.read(most + 1)
-    if told is not None and len(body) < min(told, most + 1):
-        raise http.client.IncompleteRead(body, told - len(body))
-    return body
-
-
 def _said(text: bytes) -> str:
     try:
         return str(json.loads(text)["msg"])[:200]
     except (ValueError, TypeError, KeyError, RecursionError):
         return "it doesn't say why"
-
-
-def _cut(connected: socket.socket) -> None:
-    """End a connection under whoever waits for it; of TLS without its good-bye."""
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
