@@ -199,7 +199,8 @@ def _with_length(call: Handler) -> None:
 STRANGERS = [
     (lambda call: call.send(404), 2, "has no queryDeviceInfo (404): another device"),
     (lambda call: call.send(307, Location="http://192.168.16.1/"), 2,
-     "has no queryDeviceInfo, but leads to http://192.168.16.1/: another device"),
+     "has no queryDeviceInfo, but leads to http://192.168.16.1/: another device, "
+     "or other software than is known here\n"),
     (lambda call: call.send(301, Location="https://127.0.0.1/api"), 2,
      "try DEVICE_HOST=https://127.0.0.1"),
     (lambda call: call.send(200, b"<html>log in</html>"), 2, "something else than a reCamera does"),
@@ -382,7 +383,7 @@ def test_a_switch_that_did_not_happen(
     before = uploads(device)
     device.fault = lambda call: _in_place_of_upload(call, does[last], before + 4)
     said = wrong(deploy(device, first))
-    assert "the model before is still in place" in said
+    assert "nothing has changed there" in said
     assert ("Upload model failed. no space" in said) == (last == "refused")
     assert has(device, second)
     # Nor is what can be gone back to forgotten.
@@ -398,16 +399,19 @@ def test_a_side_car_that_did_not_get_there(device: Supervisor, first: Path) -> N
 
 
 @pytest.mark.slow
-def test_what_cannot_be_read_back(device: Supervisor, first: Path) -> None:
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_cannot_be_read_back(is_first: bool, device: Supervisor, first: Path) -> None:
     def gone(call: Handler) -> bool | None:
         if uploads(device) < 4 or call.path.endswith("uploadModel"):
             return False
         return call.send(500)
 
     device.fault = gone
+    if is_first:
+        device.model.unlink()
     said = wrong(deploy(device, first))
     assert "it can't be read back, so whether /userdata/Models/model.cvimodel is the new" in said
-    assert kept(device).read_bytes() == b"the factory's model"
+    assert (".deploy-rollback" in said) == kept(device).exists() == (not is_first)
 
 
 @pytest.mark.slow
@@ -538,6 +542,10 @@ def test_what_is_said_at_once(first: Path, monkeypatch: pytest.MonkeyPatch) -> N
     done = helper("measure_on_device", first, first.parent / "t.json", "--name", "m_int8",
                   "--device", "recamera", *there)  # fmt: skip
     assert "times are measured over SSH" in refused(done)
+    (first.parent / "x.json").write_bytes(b"\xff")
+    done = helper("deploy_model", first, "--device", "recamera", *there, "--side-car",
+                  first.parent / "x.json")  # fmt: skip
+    assert "x.json: not UTF-8" in refused(done)
     monkeypatch.setenv("DEVICE_TOKEN", "a\nb")
     done = helper("deploy_model", first, "--device", "recamera", *there)
     assert "DEVICE_TOKEN: there is more in it than a token has" in refused(done)

@@ -179,7 +179,7 @@ def _finish(order: Upload, before: There, wanted: There) -> None:
     wrong = wrong or f"{web.host}: it took all parts"
     if now == before:
         order.kept.write(older)
-        raise CheckFailed(f"{wrong}; the model before is still in place")
+        raise CheckFailed(f"{wrong}; nothing has changed there")
     if now.model == wanted.model:
         what = "the new model is in place, and another side-car"
     else:
