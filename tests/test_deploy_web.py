@@ -242,7 +242,7 @@ def test_what_is_no_recamera(
         ("getModelFile", lambda call: call.say(-1, "Invalid model file."),
          "it has no model to read back: Invalid model file."),
         ("getModelInfo", lambda call: call.say(-1, "Invalid model info."),
-         "getModelInfo ends with Invalid model info."),
+         "getModelInfo ends with Invalid model info\n"),
         ("getModelInfo", lambda call: call.say(0, data={"model_info": {}}),
          "is not the one that is known here"),
         ("getModelFile", servers.truncated_headers, "without a length"),
@@ -428,7 +428,7 @@ def test_another_upload_between_parts(device: Supervisor, first: Path, second: P
 
     device.fault = other
     said = wrong(deploy(device, first))
-    assert "Failed to open model file for writing." in said
+    assert "Failed to open model file for writing;" in said
     assert device.model.read_bytes() == second.read_bytes()
 
 

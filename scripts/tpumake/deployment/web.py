@@ -140,7 +140,7 @@ class Web:
         code, message, data = self._call("uploadModel", _form(fields))
         if code != 0:
             raise CheckFailed(f"{self.host}: it refuses bytes {start} to {end} of {size}: "
-                              f"{message or f'code {code}'}")  # fmt: skip
+                              f"{message.rstrip('.') or f'code {code}'}")  # fmt: skip
         if data.get("received") != end:
             raise CheckFailed(f"{self.host}: it was sent {end} bytes, and says that it has "
                               f"{str(data.get('received', 'none'))[:20]}")  # fmt: skip
@@ -153,7 +153,9 @@ class Web:
     def _data(self, call: str) -> dict:
         code, message, data = self._call(call)
         if code != 0:
-            raise CheckFailed(f"{self.host}: {call} ends with {message or f'code {code}'}")
+            raise CheckFailed(
+                f"{self.host}: {call} ends with {message.rstrip('.') or f'code {code}'}"
+            )
         return data
 
     def _call(self, call: str, form: tuple[str, bytes] | None = None) -> tuple[int, str, dict]:
