@@ -45,7 +45,7 @@ target_json = {"target": "$1_$2", "model": "$1", "variant": "$2", \
 	"declared": $(if $(filter $2,$(call get,$1,VARIANTS)),true,false), \
 	"refused": $(if $(call impossible,$1,$2),$(call json,$(call impossible,$1,$2)),null), \
 	"output": "$(BUILD)/$1/$(CHIP)/$1_$2.$(MODEL)", "sources": {$(call sources_json,$1)}, \
-	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(call contract_record,$1,$2) $(subst ',,$(call records,$1,$2)))}
+	"records": $(call json_list,$(BUILD)/$1/logs/stanza.key $(call contract_record,$1,$2) $(call measured_records,$1,$2) $(subst ',,$(call records,$1,$2)))}
 # The last one is the model's own.
 contract_record = $(if $(bound),$(BUILD)/$1/$(CHIP)/logs/$2.contract.key)
 sources_json = $(subst ?,$(space),$(subst $(space),$(comma) ,$(strip $(foreach name,$(call kind,$1) CAFFEMODEL TEST_INPUT,$(if \

@@ -1,6 +1,6 @@
-# Deploy: a model onto a device, over SSH
+# Deploy: a model onto a device, over SSH, or HTTP
 
-# DEVICE_HOST: where the device is, host, user@host or user@host:port; DEVICE_SSH: the ssh to use, with options.
+# DEVICE_HOST: where the device is, host, user@host or user@host:port, or http://host for its web interface; DEVICE_SSH: the ssh to use, with options.
 DEVICE_HOST ?=
 DEVICE_SSH ?= ssh
 # DEVICE_RELOAD: 0 leaves the device's own service alone.
@@ -22,7 +22,7 @@ onto_needs   = possible-$1 $(call onto_model,$1) $(call onto_car,$1) $(call gate
 onto_flags   = --device '$(call device,$(call model_of,$1))' --host $(call shell_word,$(DEVICE_HOST)) --ssh $(call shell_word,$(DEVICE_SSH))
 onto_refuse  = @echo >&2 $(call shell_word,tpumake: $(call onto_wrong,$1,$2)); exit 2
 deploying    = @'$(VENV)/bin/python' scripts/deploy_model.py '$(call onto_model,$*)' --side-car '$(call onto_car,$*)' $(call onto_flags,$*) \
-	$(if $(filter 0,$(DEVICE_RELOAD)),--no-reload) $(if $(filter 1,$(DRY_RUN)),--dry-run)
+	--kept '$(BUILD)/.device' $(if $(filter 0,$(DEVICE_RELOAD)),--no-reload) $(if $(filter 1,$(DRY_RUN)),--dry-run)
 
 # X.deploy, X.deploy-rollback, X being one variant of a model. What is missing is built; to go back takes no model.
 %.deploy: $$(if $$(or $$(call onto_wrong,$$*,deploy),$$(filter 1,$$(DRY_RUN))),,$$(call onto_needs,$$*)) FORCE | $(HELPERS)

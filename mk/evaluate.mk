@@ -76,6 +76,9 @@ ungateable = $(if $(measured),$(if $(already),$1_$(measured): $(unlike),$(if $(e
 	$1_EVAL_DATASET names),$1_EVAL_DATASET is not set; $1_$(measured) wants a folder of labelled pictures)))
 measured   = $(firstword $(foreach each,MAX_DROP $(if $(filter mix,$2),QTABLE_GOAL),$(if $(call get,$1,$(each)),$(each))))
 gated = $(call validating,$(if $(call get,$1,MAX_DROP),$(BUILD)/$1/$(CHIP)/$1_$2.accuracy.json))
+# The records of what a build measures because of MAX_DROP or QTABLE_GOAL, in their order.
+measured_records = $(if $(measured),$(BUILD)/$1/logs/evalset.key $(BUILD)/$1/logs/eval_$(float_found).key \
+	$(if $(gated),$(addprefix $(BUILD)/$1/$(CHIP)/logs/$2.,eval_model.key layers.key accuracy.key)))
 accuracy_flags = $(eval_flags) --gate
 accuracy_parameters = $(accuracy_flags) $(CODE_evaluate)
 accuracy_made = $(BUILD)/$m/$(CHIP)/$m_$v.accuracy.json

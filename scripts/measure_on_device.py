@@ -10,7 +10,7 @@ import click
 
 from tpumake import profiles
 from tpumake.cli import run
-from tpumake.deployment import address, measuring
+from tpumake.deployment import address, measuring, web
 from tpumake.deployment.connection import words
 from tpumake.deployment.deploying import Deploy
 from tpumake.deployment.place import Load, Place, installing
@@ -49,6 +49,8 @@ def main(
     """
     profile = profiles.read(device)
     install = installing(profile)
+    if web.is_address(host):
+        raise BadInput("times are measured over SSH: DEVICE_HOST=192.168.42.1, without http://")
     at = address.parse(host, install["host"].partition("@")[0])
     picture = _found(picture) if picture else None
     load = Load.read(model, None, profile)

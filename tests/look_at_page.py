@@ -20,6 +20,8 @@ LOOKS = {
     "phone": {"color_scheme": "light", "viewport": {"width": 390, "height": 844},
               "has_touch": True},
 }  # fmt: skip
+# The plot whose points are looked at; each of them stands for a tensor.
+PLOT = "section[aria-labelledby=layers] .plot"
 TIP = "document.getElementById('tip').hidden ? null : document.getElementById('tip').textContent"
 
 
@@ -51,7 +53,7 @@ def strict(browser: Browser, url: str, folder: Path) -> dict:
         page.goto(url)
         for _ in range(80):
             page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.classList.contains('plot')"):
+            if page.evaluate(f"document.activeElement.matches('{PLOT}')"):
                 break
         told = []
         for key in ("ArrowRight", "ArrowRight", "End", "Escape"):
@@ -81,11 +83,10 @@ def _listen(page: Page) -> tuple[list[str], list[str]]:
 
 
 def _plot(page: Page) -> tuple[float, float]:
-    """Where the middle of the first plot is, once it can be seen."""
-    page.evaluate(
-        "document.querySelector('.plot').scrollIntoView({block: 'center', behavior: 'instant'})"
-    )
-    box = page.locator(".plot").first.bounding_box()
+    """Where the middle of the plot is, once it can be seen."""
+    plot = page.locator(PLOT).first
+    plot.evaluate("each => each.scrollIntoView({block: 'center', behavior: 'instant'})")
+    box = plot.bounding_box()
     return box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
 
 

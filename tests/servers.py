@@ -65,8 +65,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: type[Handler] = Handler) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.kept: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
@@ -172,6 +172,11 @@ def endless(handler: Handler) -> None:
     handler.end_headers()
     while True:
         handler.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+
+
+def truncated_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/pl")
+    handler.close_connection = True
 
 
 def truncated(handler: Handler) -> bool | None:

@@ -757,6 +757,7 @@ def test_who_calibrates(checkout: Checkout, words: list[str], program: str) -> N
     assert ("--processes" in line) is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["tpu-mlir", "", "tpumake tpu_mlir", "%"])
 def test_an_unknown_calibrator_is_told_with_those_that_there_are(
     checkout: Checkout, value: str

@@ -20,9 +20,11 @@ from pathlib import Path
 import boards
 import jsonschema
 import pytest
+import servers
 from boards import Board
 from conftest import ROOT, Checkout, copy_checkout, copy_project, helper, refused
 from cvimodels import COMMANDS, WEIGHTS, camera_model, outputs_of
+from supervisor import Supervisor
 
 from tpumake import profiles
 from tpumake.deployment import address, connection, measuring
@@ -773,6 +775,20 @@ def test_a_dry_run_asks_nobody_and_builds_nothing(project: Checkout) -> None:
 
 
 @pytest.mark.slow
+def test_nor_does_one_over_http(project: Checkout) -> None:
+    host = ("DEVICE_HOST=http://x.invalid", "DRY_RUN=1")
+    said = project.make("tiny_int8.deploy", *host).stdout
+    assert all(line.startswith("x.invalid  would ") for line in said.splitlines())
+    assert "send tiny_int8.cvimodel, which is still to be built, in parts of 512 KB" in said
+    assert "keep what was there as build/.device/x.invalid.cvimodel" in said
+    back = project.make("tiny_int8.deploy-rollback", *host).stdout
+    assert "would send build/.device/x.invalid.cvimodel" in back
+    done = project.make("tiny_int8.deploy-rollback", host[0], check=False)
+    assert "build/.device/x.invalid.cvimodel is not there, so there is nothing" in done.stderr
+    assert not (project.path / "build").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.toolchain
 def test_make_deploys_what_it_built(built: Checkout, board: Board, tmp_path: Path) -> None:
     checkout = copy_checkout(built, tmp_path / "check out")
@@ -791,3 +807,9 @@ def test_make_deploys_what_it_built(built: Checkout, board: Board, tmp_path: Pat
     jsonschema.validate(json.loads((folder / "tiny_int8.bench.json").read_text()), SCHEMA)
     done = checkout.make("tiny_int8.deploy-rollback", *words, check=False)
     assert "there is nothing to go back to" in done.stderr
+    device = Supervisor(tmp_path)
+    with servers.serving(device):
+        assert "sent, read back and compared" in checkout.make(
+            "tiny_int8.deploy", f"DEVICE_HOST={device.url}").stdout  # fmt: skip
+    assert device.model.read_bytes() == (folder / "tiny_int8.cvimodel").read_bytes()
+    assert device.side_car.read_bytes() == (folder / "tiny_int8.json").read_bytes()

@@ -332,6 +332,7 @@ def test_a_quantised_network_is_only_int8(checkout: Checkout) -> None:
         ) in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -134,6 +135,11 @@ def test_the_gate_in_a_build(evaluated: tuple[Checkout, dict]) -> None:
         assert not model.with_suffix(".json").exists()
         assert not model.with_suffix(".accuracy.json").exists()
         assert model.with_name("tiny_int8.cvimodel.refused").exists()
+    wanted = made.path / "list.txt"
+    wanted.write_text("tiny_int8\n")
+    failed = made.make("all", f"LIST={wanted.name}", *words[1:], "tiny_MAX_DROP=0.001", check=False)
+    assert re.search(r"tiny_int8 +cv181x +failed", failed.stdout + failed.stderr)
+    assert "at most 0.001 is allowed (MAX_DROP)" in failed.stdout.partition("lowest cosine")[2]
     again = made.make(*words, "tiny_MAX_DROP=0.9")
     assert model.exists()
     assert model.with_suffix(".json").exists()

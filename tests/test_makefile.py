@@ -116,6 +116,7 @@ def test_a_wrong_stanza_is_told_before_anything_runs(checkout: Checkout) -> None
     assert not list(checkout.path.glob("build/tiny/*.onnx"))
 
 
+@pytest.mark.slow
 def test_another_models_longer_name_is_not_taken_for_a_variable(checkout: Checkout) -> None:
     """`yolo11n_coco_ONNX` belongs to yolo11n_coco, not to yolo11n."""
     checkout.make("build/yolo11n/logs/stanza.key")
@@ -143,6 +144,7 @@ def test_only_changed_parameters_run_a_stage_again(checkout: Checkout) -> None:
     assert "head cut at 6 outputs" in checkout.make(DOWNGRADED).stdout
 
 
+@pytest.mark.slow
 def test_the_order_of_stanzas_and_comments_do_not_matter(checkout: Checkout) -> None:
     checkout.make(DOWNGRADED)
     stanzas = checkout.path / "models.mk"
@@ -165,6 +167,7 @@ def test_a_network_whose_path_has_spaces(checkout: Checkout, tmp_path: Path) -> 
     assert "downgrade" in checkout.make(DOWNGRADED, argument).stdout
 
 
+@pytest.mark.slow
 def test_a_tilde_is_the_home_folder(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "best.onnx").write_bytes((checkout.path / "models/tiny.onnx").read_bytes())
     done = checkout.make(DOWNGRADED, "tiny_ONNX=~/best.onnx", HOME=str(tmp_path))
@@ -181,6 +184,7 @@ def test_a_broken_network_is_one_line_and_leaves_nothing(checkout: Checkout) -> 
     assert not (checkout.path / DOWNGRADED).exists()
 
 
+@pytest.mark.slow
 def test_an_unknown_output_gets_the_nearest_ones(checkout: Checkout) -> None:
     done = checkout.make(DOWNGRADED, "tiny_OUTPUTS=output1", check=False)
     assert 'no tensor "output1" in models/tiny.onnx; did you mean "output0"?' in done.stderr
@@ -233,6 +237,7 @@ def test_an_interrupted_make_keeps_every_record(project: Checkout) -> None:
     assert wanted == {name for name in kept.split() if name.endswith(".key")}
 
 
+@pytest.mark.slow
 def test_two_models_share_a_dataset_of_the_same_number(checkout: Checkout) -> None:
     target = "build/datasets/shapes-16/manifest.json"
     assert "16 pictures from datasets/shapes" in checkout.make(target).stdout
@@ -250,6 +255,7 @@ def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
     assert min(times) < 0.05
 
 
+@pytest.mark.slow
 def test_stanzas_and_what_they_name_may_be_in_another_folder(
     checkout: Checkout, tmp_path: Path
 ) -> None:

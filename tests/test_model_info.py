@@ -283,6 +283,7 @@ def test_no_damage_leads_to_anything_but_one_line(tmp_path: Path, kind: str, dam
 # In the Makefile
 
 
+@pytest.mark.slow
 def test_make_tells_of_any_file(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "check out")
     path = written(tmp_path, cvimodel(), "some one's.cvimodel")

@@ -297,6 +297,7 @@ def test_tpu_mlir_transforms_them(tmp_path, toolchain, path):
 # --- bytes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_the_place_and_the_hash_seed(source, tmp_path):
     other = tmp_path / "elsewhere with spaces, ä"
     other.mkdir()

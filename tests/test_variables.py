@@ -100,6 +100,7 @@ def test_the_document_has_the_defaults(project: Checkout) -> None:
         assert (here, there or here) == (live["cv181x"][name], live["bm1684x"][name]), name
 
 
+@pytest.mark.slow
 def test_the_document_says_what_becomes_stale(project: Checkout) -> None:
     before = told(project)
     for name, value in ALL.items():

@@ -17,7 +17,7 @@ SCHEMES = ("http", "https", "s3")
 # ccache and sccache call them so; the short ones are what people try first.
 MODES = {"read-only": False, "read": False, "read-write": True, "write": True}
 # Not for the tools, whatever they print.
-SECRETS = ("CACHE_REMOTE", "CACHE_REMOTE_TOKEN")
+SECRETS = ("CACHE_REMOTE", "CACHE_REMOTE_TOKEN", "DEVICE_TOKEN")
 
 
 class Address(NamedTuple):

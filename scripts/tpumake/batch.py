@@ -22,11 +22,11 @@ from typing import NamedTuple, TextIO
 from tpumake import events
 from tpumake.columns import in_columns
 from tpumake.errors import BadInput
-from tpumake.execution import die_with_parent
 from tpumake.files import atomic_write
 from tpumake.folders import private_folder
 from tpumake.job import PARENT
 from tpumake.keys import Record
+from tpumake.processes import die_with_parent
 
 __all__ = [
     "DONE",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tpumake.errors import CheckFailed
-from tpumake.execution import BUS_ERROR
 from tpumake.job import Job
+from tpumake.room import BUS_ERROR
 from tpumake.stages import comparisons
 
 __all__ = ["Failure", "ToolFailed", "explain", "known_failures", "note_failure"]

@@ -23,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 from tpumake.address import Address
 from tpumake.store import Lie, NoWrites, Unusable
 
-__all__ = ["HttpStore"]
+__all__ = ["HttpStore", "Origin", "cause"]
 
 CHUNK = 1 << 16
 REDIRECTS = 5
@@ -142,7 +142,7 @@ class HttpStore:
             # A disk that is full here is no fault of the server's.
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise Unusable(_cause(error)) from None
+            raise Unusable(cause(error)) from None
 
     def _next(self, method: str, url: str, answer: http.client.HTTPResponse) -> str:
         """Where an answer redirects to; empty if it doesn't."""
@@ -252,7 +252,8 @@ def _said(method: str, answer: http.client.HTTPResponse) -> str:
     return f"it answers {method} with {answer.status} {answer.reason}".rstrip()
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """Why a server can't be talked to, in a few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, http.client.IncompleteRead):

@@ -24,14 +24,17 @@ from pathlib import Path
 from tpumake.display import Display
 from tpumake.errand import Ended, Errand
 from tpumake.errors import BadInput
-from tpumake.execution import SCRIPTS, insist_on_room, started
 from tpumake.failures import Failure, ToolFailed
 from tpumake.folders import private_folder
 from tpumake.job import Job
+from tpumake.processes import started
+from tpumake.room import insist_on_room
 from tpumake.stages import STAGES
 
 __all__ = ["launch", "launcher"]
 
+# Where the command behind a launcher begins.
+WORKER = Path(__file__).resolve().parent.parent / "run_on_worker.py"
 # How long a launcher may take to cancel its job before it is killed (seconds).
 GRACE = 20.0
 # How long it may go on after the stage has ended, as with a scheduler that is gone (seconds).
@@ -85,7 +88,7 @@ def launch(
     with private_folder(job.work, "stage-") as folder:
         errand = Errand(folder.absolute())
         errand.write(commands, cwd.absolute(), environment, job.same_addresses, libc)
-        sent = [sys.executable, str(SCRIPTS / "run_on_worker.py"), str(errand.folder)]
+        sent = [sys.executable, str(WORKER), str(errand.folder)]
         python, program, place = map(_plain, sent)
         # For launchers that are scripts: what to ask for, and what to call it.
         environment = environment | {

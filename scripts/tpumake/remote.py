@@ -21,9 +21,10 @@ from pathlib import Path
 from tpumake.address import Address
 from tpumake.display import Display
 from tpumake.errors import CheckFailed, one_line
-from tpumake.execution import die_with_parent, prepare
+from tpumake.execution import prepare
 from tpumake.files import locked
 from tpumake.job import Job
+from tpumake.processes import die_with_parent
 
 __all__ = ["Notes", "Remote", "command"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tpumake.errand import Ended, Errand
 from tpumake.errors import CheckFailed
-from tpumake.execution import fix_addresses, started
+from tpumake.processes import fix_addresses, started
 
 __all__ = ["here", "main"]
 
