@@ -155,6 +155,10 @@ def command(
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             return session.interrupted()
+        except CheckFailed:
+            # An hour's figures are worth seeing all the same.
+            session.incomplete()
+            raise
     document = session.keep()
     session.show()
     if accepting:
@@ -177,7 +181,7 @@ class _Session:
             "$schema": SCHEMA.name,
             "target": project.target,
             "settings": list(project.settings),
-            "interrupted": False,
+            "incomplete": False,
         }
 
     def measure(self, bench: Bench, planned: list[Row], rounds: int | None) -> None:
@@ -230,16 +234,22 @@ class _Session:
             click.echo(line)
         click.echo(f"→ {', '.join(str(self.out / f'bench.{kind}') for kind in _KINDS)}")
 
+    def incomplete(self) -> list[dict]:
+        """Keep and show what is there, though there should be more; give its rows."""
+        self.document["incomplete"] = True
+        rows = self.keep()["rows"] if "stages" in self.document else []
+        if rows:
+            self.show()
+        return rows
+
     def interrupted(self) -> int:
-        """Keep what is there, and say what is missing; give the exit code."""
-        self.document["interrupted"] = True
-        rows = self.keep()["rows"]
-        if not rows:
-            click.echo("bench: interrupted before anything was measured", err=True)
-            return 130
-        self.show()
+        """Keep what is there, and say what that is; give the exit code."""
+        rows = self.incomplete()
         done = ", ".join(f"{counted(row['rounds'])} of {row['title']}" for row in rows)
-        click.echo(f"bench: interrupted; {self.out / 'bench.json'} has {done}", err=True)
+        kept = (
+            f"; {self.out / 'bench.json'} has {done}" if done else " before anything was measured"
+        )
+        click.echo(f"bench: interrupted{kept}", err=True)
         return 130
 
 

@@ -250,7 +250,7 @@ def summary(document: dict) -> list[str]:
         f"{document['target']}{given}; {machine['cores']} cores ({machine['cpu']}, "
         f"{machine['memory_gib']:g} GiB, {machine['system']}); {versions}. Other programs kept "
         f"{machine['others']:.1f} cores busy meanwhile."
-        + (" It was interrupted." if document["interrupted"] else "")
+        + (" It is not complete." if document["incomplete"] else "")
     ]
 
 
