@@ -47,7 +47,7 @@ bench_target = $(or $(call given,TARGET),tiny_int8)
 bench_rows   = $(subst $(comma), ,$(or $(call given,ROWS),nothing touched))
 bench_given  = $(foreach each,$(filter $(call model_of,$(bench_target))_%,$(.VARIABLES)),$(if $(call given,$(each)),$(each)))
 .PHONY: bench
-bench: $(HELPERS) $(TOOLS) $$(if $$(filter nothing touched all,$$(bench_rows)),$(BENCH)) $$(bench_target)
+bench: $(HELPERS) $(TOOLS) $$(if $$(filter nothing touched all,$$(bench_rows)),$(BENCH))
 	@'$(VENV)/bin/python' scripts/bench.py $(call shell_word,$(bench_target)) --rows $(call shell_word,$(call given,ROWS)) \
 	  $(foreach each,ROUNDS PICTURES,$(if $(call given,$(each)),--$(call lower,$(each)) $(call shell_word,$(call given,$(each))))) \
 	  $(if $(call given,BENCH_MODELS),--models $(call shell_word,$(call given,BENCH_MODELS))) \

@@ -14,7 +14,7 @@ import click
 import jsonschema
 
 from tpumake.bench.chart import chart
-from tpumake.bench.heavy import HEAVY, PICTURES, Choice, heavy_rows
+from tpumake.bench.heavy import HEAVY, PICTURES, Choice, heavy_rows, insist_on_models
 from tpumake.bench.measure import Bystanders, Cost, measure
 from tpumake.bench.project import Project
 from tpumake.bench.report import (
@@ -71,6 +71,14 @@ def _chosen_pictures(context: click.Context, option: click.Parameter, text: str)
     return sorted(set(numbers))
 
 
+def _chosen_rounds(context: click.Context, option: click.Parameter, text: str) -> int | None:
+    if not text.strip():
+        return None
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise BadInput(f"ROUNDS={text}: is no number of rounds, 1 or more")
+    return int(text)
+
+
 def _names(context: click.Context, option: click.Parameter, text: str) -> list[str]:
     return text.replace(",", " ").split()
 
@@ -83,7 +91,7 @@ def _names(context: click.Context, option: click.Parameter, text: str) -> list[s
 )  # fmt: skip
 @click.option("--tool", "tools", multiple=True, type=click.Choice(TOOLS), help="Only this tool.")
 @click.option(
-    "--rounds", type=click.IntRange(1),
+    "--rounds", default="", callback=_chosen_rounds, metavar="N",
     help=f"How often.  [{QUICK_ROUNDS}, and {HEAVY_ROUNDS} where something is built]",
 )  # fmt: skip
 @click.option(
@@ -143,6 +151,7 @@ def command(
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "logs", ignore_errors=True)
     project = Project(ROOT, target, make, venv, toolchain, out / "logs", settings)
+    insist_on_models(project, models)
     with private_folder(out, ".work-") as work:
         session = _Session(out, project, before if not accepting else NOTHING_ACCEPTED)
         names = [name for name in TOOLS if name in (tools or TOOLS)] if COMPARED & {*rows} else []
@@ -288,9 +297,10 @@ def _write(path: Path, document: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _step(name: str, text: str, seconds: float) -> None:
-    """Show a step that is done."""
-    print(f"bench    {name:<15} {text:<55} {seconds:6.1f} s", flush=True)
+def _step(name: str, text: str, seconds: float | None) -> None:
+    """Show a step that is done, or without seconds one that begins."""
+    took = "" if seconds is None else f" {seconds:6.1f} s"
+    print(f"bench    {name:<15} {text:<55}{took}".rstrip(), flush=True)
 
 
 class _Progress:
@@ -302,8 +312,10 @@ class _Progress:
         self.row = planned[0]
         self.number = 0
         self.moving = sys.stdout.isatty()
-        # What is still to run, in seconds each, as long as nobody knows better.
-        self.expected = {row.name: dict(row.expected) for row in planned}
+        # What each took the last time, in seconds; until then it is expected to be as much slower
+        # than it should as all that ran already was.
+        self.took: dict[tuple[str, str], float] = {}
+        self.spent = self.should = 0.0
         self.to_do = {
             row.name: {each: self.rounds(row) for each in row.expected} for row in planned
         }
@@ -341,8 +353,9 @@ class _Progress:
 
         def telling(name: str) -> Cost:
             cost = row.contenders[name]()
-            # The latest is the best guess for the next.
-            self.expected[row.name][name] = cost.seconds
+            self.took[row.name, name] = cost.seconds
+            self.spent += cost.seconds
+            self.should += row.expected[name]
             self.to_do[row.name][name] -= 1
             left = self._left()
             more = f", about {_about(left)} left" if left else ""
@@ -354,10 +367,11 @@ class _Progress:
         return {name: (lambda name=name: telling(name)) for name in row.contenders}
 
     def _left(self) -> float:
+        pace = self.spent / self.should if self.should else 1
         return sum(
-            count * self.expected[row][name]
-            for row, counts in self.to_do.items()
-            for name, count in counts.items()
+            self.to_do[row.name][name] * self.took.get((row.name, name), pace * expected)
+            for row in self.planned
+            for name, expected in row.expected.items()
         )
 
     def done(self) -> None:

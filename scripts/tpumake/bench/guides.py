@@ -19,7 +19,7 @@ from tpumake.bench.measure import Cost, run_costed, run_timed
 from tpumake.bench.project import Project
 from tpumake.cli import CheckFailed
 
-__all__ = ["Guides", "thresholds", "why_not"]
+__all__ = ["Guides", "starter", "thresholds", "why_not"]
 
 # What the guides call them.
 PICTURES, PICTURE = "COCO2017", "image/dog.jpg"
@@ -116,8 +116,7 @@ class Guides:
     @property
     def _program(self) -> Path:
         """What starts the toolchain's tools."""
-        words = shlex.split(self.stages["transform"].parameters)
-        return next(self.built / word for word in words if word.endswith("/run"))
+        return self.built / starter(self.stages["transform"])
 
     @property
     def _network(self) -> Path:
@@ -140,6 +139,11 @@ class Guides:
         said = run_timed(command, self.built, self.project.environment, log)[1].strip()
         if not said.endswith("/site-packages/tpu_mlir/python/tools/npz_tool.py"):
             raise CheckFailed(f"the guides' tools would call {said}, which is not tpu_mlir's own")
+
+
+def starter(stage: Stage) -> Path:
+    """What starts the tools of the toolchain that a stage runs in."""
+    return Path(next(word for word in shlex.split(stage.parameters) if word.endswith("/run")))
 
 
 def why_not(stages: Sequence[Stage]) -> str:

@@ -14,15 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from tpumake.bench.graph import Stage
-from tpumake.bench.guides import Guides, thresholds, why_not
+from tpumake.bench.guides import Guides, starter, thresholds, why_not
 from tpumake.bench.measure import Cost
-from tpumake.bench.project import seconds_of_stages, stages_that_ran
+from tpumake.bench.project import Project, seconds_of_stages, stages_that_ran
 from tpumake.bench.rows import Bench, Ratio, Row
 from tpumake.cli import BadInput, CheckFailed
 from tpumake.memory import available
 from tpumake.stages import STAGES
 
-__all__ = ["HEAVY", "PICTURES", "Choice", "heavy_rows"]
+__all__ = ["HEAVY", "PICTURES", "Choice", "heavy_rows", "insist_on_models"]
 
 HEAVY = ("guides", "cold", "variant", "parallel", "calibration")
 PICTURES = (25, 100, 400, 1000)
@@ -32,6 +32,8 @@ MODELS = 3
 # first one's last stage: for telling beforehand how long it may take, and nothing else.
 BY_HAND = {"transform": 1.5, "calibrate": 5.0, "deploy": 1.2}
 OTHER_VARIANT = 2.5
+# Pictures that take about as long as tuning does, whatever their number.
+TUNING = 40
 OTHER_MODEL = 20.0
 COPYING = 2.0
 # Make's own words for a network under another name, in all else like it.
@@ -51,11 +53,19 @@ class Choice:
     models: Sequence[str] = ()
 
 
-def heavy_rows(bench: Bench, choice: Choice) -> list[Row]:
-    """The rows that are chosen.
+def insist_on_models(project: Project, names: Sequence[str]) -> None:
+    """Make sure that there are models of these names.
 
-    :raises BadInput: there is no such model
+    :raises BadInput: there is one not
     """
+    known = project.variants() if names else {}
+    for name in names:
+        if name not in known:
+            raise BadInput(f"BENCH_MODELS: there is no model {name}; make list shows which are")
+
+
+def heavy_rows(bench: Bench, choice: Choice) -> list[Row]:
+    """The rows that are chosen."""
     rows = []
     if {"guides", "cold", "variant"} & {*choice.names}:
         rows.append(from_nothing(bench, choice))
@@ -111,6 +121,7 @@ def from_nothing(bench: Bench, choice: Choice) -> Row:
         ratios=_ratios(pairs),
         left_out={"guides": reason} if reason else {},
         expected={name: _expected(bench)[name] for name in runs},
+        prepare=lambda: _read_through_toolchain(bench),
         # The second variant goes on from what is built.
         rotate=False,
     )
@@ -120,10 +131,6 @@ def parallel(bench: Bench, choice: Choice) -> Row:
     """Three models in two variants, by one job and by two."""
     project, own = bench.project, _model(bench)
     variants = [project.target.removeprefix(f"{own}_"), _second_variant(bench)]
-    known = project.variants()
-    for name in choice.models:
-        if name not in known:
-            raise BadInput(f"BENCH_MODELS: there is no model {name}; make list shows which are")
     named = list(dict.fromkeys(choice.models or [own]))[:MODELS]
     again = [f"bench_{number}" for number in range(len(named) + 1, MODELS + 1)]
     stanzas = "".join(AGAIN.format(model=named[0], name=name) for name in again)
@@ -155,6 +162,7 @@ def parallel(bench: Bench, choice: Choice) -> Row:
         contenders={f"j{jobs}": runner(jobs) for jobs in JOBS},
         ratios=_ratios([(f"j{JOBS[0]}", f"j{JOBS[-1]}")]),
         expected={f"j{jobs}": total for jobs in JOBS},
+        prepare=lambda: _read_through_toolchain(bench),
     )
 
 
@@ -200,8 +208,8 @@ def calibration(bench: Bench, count: int) -> Row:
     runs = {"tpumake": runner("tpumake")}
     if not short:
         runs = {"run_calibration": runner("tpu_mlir"), **runs}
-    share = 0.5 + 0.5 * count / max(1, _pictures(bench.built / named["dataset"].outputs[0]))
-    ours = share * bench.seconds["calibrate"] + COPYING
+    last = _pictures(bench.built / named["dataset"].outputs[0])
+    ours = (TUNING + count) / (TUNING + last) * bench.seconds["calibrate"] + COPYING
     times = {"run_calibration": BY_HAND["calibrate"] * ours, "tpumake": ours}
     return Row(
         name,
@@ -249,6 +257,16 @@ def _made(stages: Sequence[Stage], name: str) -> Path:
     return next(Path(stage.outputs[0]) for stage in stages if stage.name == name)
 
 
+def _read_through_toolchain(bench: Bench) -> None:
+    """Have the kernel hold its files, so that not whoever is first waits for the disk."""
+    (stage,) = [stage for stage in bench.stages if stage.name == "transform"]
+    for path in (bench.built / starter(stage)).parent.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                while file.read(1 << 20):
+                    pass
+
+
 def _insist_on_same_work(one: Path, other: Path) -> None:
     if one.exists() and thresholds(one) != thresholds(other):
         raise CheckFailed("the guides' commands made another calibration table than make did")
@@ -266,6 +284,7 @@ def _no_calibration(stages: dict[str, Stage], built: Path) -> str:
 
 
 def _pictures(folder: Path) -> int:
+    """How many there are in a set."""
     return len(list(folder.glob("Calibration*")))
 
 

@@ -87,6 +87,10 @@ class Project:
                 shutil.copy2(source, place)
         for name, place in ((".venv", self.venv), (".toolchain", self.toolchain)):
             (folder / name).symlink_to(place.absolute())
+        # What a network of another framework needs is installed once, for the checkout.
+        extras = self.root / os.environ.get("EXTRAS", ".extras")
+        extras.mkdir(exist_ok=True, parents=True)
+        (folder / ".extras").symlink_to(extras.absolute())
 
     def _inputs(self, target: str) -> list[str]:
         # In a folder that isn't there, so that every stage would have to run.

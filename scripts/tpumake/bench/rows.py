@@ -74,7 +74,7 @@ class Bench:
 
     :param names: the tools that should take part
     :param rivals: the Python of the environment that has all of them but Make
-    :param say: told what was done, and in how many seconds
+    :param say: told what was done, and in how many seconds, or without them what begins
     :raises BadInput: the project or the tools can't be used
     :raises CheckFailed: something can't be built, or wants to be built again
     """
@@ -85,7 +85,7 @@ class Bench:
         work: Path,
         names: Sequence[str],
         rivals: Path,
-        say: Callable[[str, str, float], None],
+        say: Callable[[str, str, float | None], None],
     ) -> None:
         self.project = project
         self.work = work
@@ -101,6 +101,12 @@ class Bench:
             if path.is_file() and not path.is_symlink()
         ]
         self.stages = project.stages(built)
+        if [stage.name for stage in self.stages].count("deploy") > 1:
+            raise BadInput(
+                f"TARGET={project.target}: is several variants; one is measured, such as "
+                f"{project.target}_int8"
+            )
+        say("build", f"{project.target}, where the cache does not have it", None)
         say("build", project.target, project.run_make(built, project.target, log="build")[0])
         records = {stage.name: Record.load(built / stage.record) for stage in self.stages}
         self.seconds = {name: record.seconds if record else 0 for name, record in records.items()}
