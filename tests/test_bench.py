@@ -792,7 +792,11 @@ def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["tiny_int8", "--tool", "make", "--make", "no-such-make"], "no-such-make: No such file"),
         (["tiny_int8", "--tool", "dvc", "--rivals", "no-such"], "make no-such/ready makes it"),
         (["tiny_int8", "--accept"], "--accept needs --accepted"),
-        (["tiny", "--tool", "make"], "TARGET=tiny: is several variants; one is measured, such as"),
+        pytest.param(
+            ["tiny", "--tool", "make"],
+            "TARGET=tiny: is several variants; one is measured",
+            marks=pytest.mark.slow,
+        ),
         ([], "Missing argument 'TARGET'"),
     ],
 )
