@@ -254,7 +254,7 @@ class _Session:
     def interrupted(self) -> int:
         """Keep what is there, and say what that is; give the exit code."""
         rows = self.incomplete()
-        done = ", ".join(f"{counted(row['rounds'])} of {row['title']}" for row in rows)
+        done = ", ".join(f"{counted(row['rounds'])} of {row['name']}" for row in rows)
         kept = (
             f"; {self.out / 'bench.json'} has {done}" if done else " before anything was measured"
         )

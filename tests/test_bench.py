@@ -703,7 +703,7 @@ def test_what_was_measured_before_an_interruption_is_kept(slow_builds: Path) -> 
     assert (row["rounds"], row["ratios"][0]["median"]) == (1, 5)
     assert "not complete" in (slow_builds / "out/bench.md").read_text()
     place = slow_builds / "out/bench.json"
-    assert done.stderr.splitlines()[0] == f"bench: interrupted; {place} has 1 round of from nothing"
+    assert done.stderr.splitlines()[0] == f"bench: interrupted; {place} has 1 round of from-nothing"
 
 
 def test_what_was_measured_before_a_failure_is_kept(

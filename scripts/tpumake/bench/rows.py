@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tpumake.bench.guides import starter
 from tpumake.bench.measure import Cost
 from tpumake.bench.project import Project, stages_that_ran
 from tpumake.bench.tools import RIVALS, Make, Tool
@@ -101,6 +102,9 @@ class Bench:
             if path.is_file() and not path.is_symlink()
         ]
         self.stages = project.stages(built)
+        transform = [stage for stage in self.stages if stage.name == "transform"]
+        for stage in transform:
+            self.versions["tpu_mlir"] = starter(stage).parent.name
         if [stage.name for stage in self.stages].count("deploy") > 1:
             raise BadInput(
                 f"TARGET={project.target}: is several variants; one is measured, such as "
