@@ -29,7 +29,10 @@ inside = --needs '$(TOOLS)' $(call code,$(CODE_$1)) --in $1.py=scripts/toolchain
 tool      = $(call tool_with,$1,)
 tool_with = --needs '$(TOOLS)' $(if $2,--needs '$(call extra_ready,$2)') $(call code,$(CODE_$1) $(call extra_code,$2)) \
 	--env SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
-	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $(if $2,with_extra $2) $1.py
+	$(if $(filter 0,$(REPRODUCIBLE)),--env REPRODUCIBLE=0,--same-addresses) -- '$(TOOLCHAIN_HERE)/run' $(or $(if $2,with_extra $2),$(beside)) $1.py
+# What may run with some of its steps beside others; that is made for version 1.7, and held against it alone.
+BESIDE_1.7 := model_transform model_deploy
+beside = $(if $(filter $1,$(BESIDE_$(TPU_MLIR_VERSION))),side_by_side)
 extra_code = $(if $1,requirements/extra-$1.txt scripts/toolchain_bin/with_extra \
 	$(sort $(wildcard $(addprefix scripts/stand_ins/$1/,*.py */*.py))))
 # $(call extra,FRAMEWORK): an importer of ours, in the environment of its framework.
@@ -54,7 +57,7 @@ CODE_calibrate := $(CODE_run_calibration) scripts/toolchain/calibrate.py $(CALIB
 CODE_merge_qtable := $(LOCK) scripts/merge_qtable.py
 CODE_run_qtable := $(CODE_run_calibration) scripts/toolchain_bin/dot
 CODE_model_transform := $(CODE_run_calibration) $(LOCK) scripts/toolchain_bin/npz_tool.py scripts/npz_compare.py \
-	$(call library,npz npz_compare similarity)
+	$(call library,npz npz_compare similarity) $(if $(BESIDE_$(TPU_MLIR_VERSION)),scripts/toolchain_bin/side_by_side scripts/toolchain/run_tool.py)
 CODE_model_deploy := $(CODE_model_transform)
 CODE_letterbox_picture := $(LOCK) scripts/letterbox_picture.py $(call library,letterbox network_input pictures)
 CODE_run_onnx := $(LOCK) scripts/run_onnx.py $(call library,amounts bounded_run memory detections float_onnx labels network_input onnx_io pictures)

@@ -41,6 +41,9 @@ def become(
     if not program.endswith(".py"):
         os.execvp(program, command)
     sys.argv = [str(TOOLS / program), *arguments]
+    if program in ("model_transform.py", "model_deploy.py"):
+        # As stages start these two.
+        sys.argv = [str(Path(os.environ["TPUMAKE_SCRIPTS"], "toolchain/run_tool.py")), *command]
     sys.path[0] = str(TOOLS)
     code = 0
     try:

@@ -141,4 +141,6 @@ def _command(parameters: list[str]) -> list[str]:
     while words and _ENVIRONMENT.match(words[-1]):
         words.pop()
     # `with_extra torch model_transform.py`: our way of putting a framework beside the tools.
-    return words[2:] if words[:1] == ["with_extra"] else words
+    # `side_by_side model_deploy.py`: some of its steps beside others.
+    ours = {"with_extra": 2, "side_by_side": 1}
+    return words[ours.get(words[0], 0) :] if words else words
