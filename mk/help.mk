@@ -36,7 +36,9 @@ make setup                   both environments; builds do it by themselves (EXTR
 make test-fast               the project's tests that need no toolchain, in under a minute
 make test, make test-full    all of them; with those that take long
 make lint                    ruff, the Makefile, shellcheck
-make bench                   how long make takes, beside DVC and Snakemake with the same stages
+make bench                   how long make takes, beside DVC and Snakemake with the same stages (TARGET=yolo11n_int8
+                             ROWS=guides,cold,variant,parallel,calibration: builds, too, beside the guides' commands;
+                             ROWS=all ROUNDS=3 PICTURES=25,100)
 make lock                    the lock files anew
 make clean, make distclean   remove what was built; the environments too; clean-extras: only the extras
 

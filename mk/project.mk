@@ -37,17 +37,23 @@ lint: $(DEV)
 	@'$(VENV)/bin/shellcheck' scripts/toolchain_bin/* scripts/tpumake/deployment/*.sh .ci/run
 	@sh tests/lint_makefile.sh
 
-# BENCH_MODEL: what is measured with; BENCH_ROUNDS: how often everything runs; ACCEPT: 1 puts the
-# ratios that were measured in place of those in docs/bench.json, instead of comparing them.
-BENCH_MODEL ?= tiny
-BENCH_ROUNDS ?= 11
+# bench: TARGET is what is measured with; ROWS which rows, for instance guides,cold,variant, or all; ROUNDS how often all
+# runs; PICTURES numbers of pictures for the row `calibration`, BENCH_MODELS models for `parallel`. ACCEPT: 1 puts the
+# ratios that were measured in place of those in docs/bench.json, instead of comparing them. Variables of the target's
+# stanza that are given hold there, too.
 ACCEPT ?= 0
-KNOBS += BENCH_VENV BENCH_MODEL BENCH_ROUNDS ACCEPT
+KNOBS += BENCH_VENV ACCEPT
+bench_target = $(or $(call given,TARGET),tiny_int8)
+bench_rows   = $(subst $(comma), ,$(or $(call given,ROWS),nothing touched))
+bench_given  = $(foreach each,$(filter $(call model_of,$(bench_target))_%,$(.VARIABLES)),$(if $(call given,$(each)),$(each)))
 .PHONY: bench
-bench: $(HELPERS) $(BENCH) $(BENCH_MODEL)_int8
-	@'$(VENV)/bin/python' scripts/bench.py $(BENCH_MODEL)_int8 --rounds $(BENCH_ROUNDS) --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' \
-	  --venv '$(VENV)' --toolchain '$(TOOLCHAIN)' --rivals '$(BENCH_VENV)' --accepted docs/bench.json \
-	  $(if $(filter 1,$(ACCEPT)),--accept)
+bench: $(HELPERS) $(TOOLS) $$(if $$(filter nothing touched all,$$(bench_rows)),$(BENCH))
+	@'$(VENV)/bin/python' scripts/bench.py $(call shell_word,$(bench_target)) --rows $(call shell_word,$(call given,ROWS)) \
+	  $(foreach each,ROUNDS PICTURES,$(if $(call given,$(each)),--$(call lower,$(each)) $(call shell_word,$(call given,$(each))))) \
+	  $(if $(call given,BENCH_MODELS),--models $(call shell_word,$(call given,BENCH_MODELS))) \
+	  $(foreach each,$(bench_given),--set $(call shell_word,$(each)=$($(each)))) \
+	  --out '$(BUILD)/bench' --make '$(MAKE_COMMAND)' --venv '$(VENV)' --toolchain '$(TOOLCHAIN)' \
+	  --rivals '$(BENCH_VENV)' --accepted docs/bench.json $(if $(filter 1,$(ACCEPT)),--accept)
 
 # Every lock from its .in file. --upgrade is yours to add: make lock UPGRADE=--upgrade
 COMPILE = cd requirements && '$(abspath $(VENV))/bin/uv' pip compile --quiet --no-config --generate-hashes \

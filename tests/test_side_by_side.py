@@ -15,7 +15,7 @@ from conftest import ROOT, Toolchain, helper
 from PIL import Image
 
 from tpumake.cvimodel import set_build_time
-from tpumake.execution import fix_addresses
+from tpumake.processes import fix_addresses
 
 PROGRAM = ROOT / "scripts/toolchain/run_tool.py"
 # What model_deploy does, as far as it matters here: when it asks whether to compare, and what then.

@@ -65,7 +65,9 @@ def _bars(row: dict, top: int) -> list[str]:
 
 
 def _label(row: dict, time: dict) -> str:
-    ratios = [ratio for ratio in row["ratios"] if ratio["slow"] == time["tool"]]
+    ratios = [
+        ratio for ratio in row["ratios"] if ratio["slow"] == time["tool"] and ratio["of"] == "time"
+    ]
     times = [f"{number(ratio['median'])} × {ratio['fast']}" for ratio in ratios]
     return ", ".join([duration(time["median"]), *times])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from tpumake.cli import BadInput
 
@@ -30,6 +31,12 @@ class Stage:
     outputs: tuple[str, ...]
     command: str
     parameters: str
+
+    @property
+    def record(self) -> Path:
+        """Where is kept what it was made from, and how long that took."""
+        words = shlex.split(self.command)
+        return Path(words[words.index("--log") + 1]).with_suffix(".key")
 
 
 def read_graph(dry_run: str) -> list[Stage]:

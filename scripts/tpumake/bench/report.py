@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tpumake.bench.measure import paired_ratios, summarize
-from tpumake.bench.rows import Row
+from tpumake.bench.measure import Cost, paired_ratios, summarize
+from tpumake.bench.rows import Ratio, Row
 
 __all__ = [
     "accept",
+    "counted",
     "describe_machine",
     "describe_row",
     "duration",
@@ -23,6 +24,7 @@ __all__ = [
     "missed",
     "number",
     "regressions",
+    "summary",
     "table",
 ]
 
@@ -30,34 +32,79 @@ __all__ = [
 TOLERATED = 0.2
 
 
-def describe_row(row: Row, samples: Mapping[str, Sequence[float]]) -> dict:
+def describe_row(row: Row, samples: Mapping[str, Sequence[float | Cost]]) -> dict:
     """One row of the document.
 
-    :param samples: seconds by contender, in the order of rounds
+    :param samples: seconds by contender, in the order of rounds; or all that something took
     """
+    seconds = {name: [_seconds(each) for each in samples[name]] for name in row.contenders}
+    rounds = min(map(len, seconds.values()), default=0)
+    # Interrupted before the first round was done: there is nothing to tell of.
+    contenders = row.contenders if rounds else {}
     return {
         "name": row.name,
         "title": row.title,
+        "rounds": rounds,
         "times": [
             {
                 "tool": name,
-                **asdict(summarize(samples[name])),
+                **asdict(summarize(seconds[name])),
                 "at_most": row.at_most.get(name),
-                "samples": [round(seconds, 6) for seconds in samples[name]],
+                "samples": [round(each, 6) for each in seconds[name]],
+                **(_describe_costs(samples[name]) if row.heavy else {}),
             }
-            for name in row.contenders
+            for name in contenders
         ],
         "ratios": [
             {
                 "slow": ratio.slow,
                 "fast": ratio.fast,
-                **asdict(summarize(paired_ratios(samples[ratio.slow], samples[ratio.fast]))),
+                "of": ratio.of,
+                **asdict(summarize(_paired(ratio, samples))),
                 "at_least": ratio.at_least,
             }
             for ratio in row.ratios
+            if contenders
         ],
         "left_out": dict(row.left_out),
     }
+
+
+def _seconds(sample: float | Cost) -> float:
+    return sample.seconds if isinstance(sample, Cost) else sample
+
+
+# What ratios and tables call what Cost has.
+_QUANTITIES = {"time": "seconds", "processor": "cpu", "memory": "memory", "largest": "largest"}
+
+
+def _paired(ratio: Ratio, samples: Mapping[str, Sequence[float | Cost]]) -> list[float]:
+    values = [
+        [
+            getattr(each, _QUANTITIES[ratio.of]) if isinstance(each, Cost) else each
+            for each in samples[name]
+        ]
+        for name in (ratio.slow, ratio.fast)
+    ]
+    return paired_ratios(*values)
+
+
+def _describe_costs(costs: Sequence[Cost]) -> dict:
+    """What something took beside wall time."""
+    described: dict = {}
+    for name in ("processor", "memory", "largest"):
+        values = [getattr(cost, _QUANTITIES[name]) for cost in costs]
+        described[name] = {
+            **asdict(summarize(values)),
+            "samples": [round(value, 6) for value in values],
+        }
+    steps = {name: [cost.steps[name] for cost in costs if name in cost.steps] for name in
+             dict.fromkeys(name for cost in costs for name in cost.steps)}  # fmt: skip
+    described["loads"] = [round(cost.load, 2) for cost in costs]
+    described["steps"] = {
+        name: round(summarize(seconds).median, 3) for name, seconds in steps.items()
+    }
+    return described
 
 
 def describe_machine() -> dict:
@@ -127,9 +174,22 @@ def accept(document: dict, accepted: dict) -> dict:
 
 
 def table(document: dict) -> list[str]:
-    """The document as a table in Markdown, which is readable as it is."""
+    """The document as tables in Markdown, which are readable as they are."""
+    quick = [row for row in document["rows"] if not _heavy(row)]
+    heavy = [row for row in document["rows"] if _heavy(row)]
+    tables = [_quick_table(quick)] if quick else []
+    if heavy:
+        tables += [_heavy_table(heavy), [line for row in heavy for line in _steps(row)]]
+    return [line for each in tables if each for line in [*each, ""]][:-1]
+
+
+def _heavy(row: dict) -> bool:
+    return any("processor" in time for time in row["times"])
+
+
+def _quick_table(rows: Sequence[dict]) -> list[str]:
     lines = [("", "", "median", "quartiles", "ratio, quartiles", "must be")]
-    for row in document["rows"]:
+    for row in rows:
         title = row["title"]
         for time in row["times"]:
             ratios = [ratio for ratio in row["ratios"] if ratio["slow"] == time["tool"]]
@@ -137,10 +197,61 @@ def table(document: dict) -> list[str]:
             drawn = (", ".join(map(_spread, ratios)), ", ".join(_limits(time, ratios)))
             lines.append((title, time["tool"], duration(time["median"]), spread, *drawn))
             title = ""
+    return _drawn(lines)
+
+
+def _heavy_table(rows: Sequence[dict]) -> list[str]:
+    lines = [("", "", "time", "quartiles", "ratio, quartiles", "processor", "ratio, quartiles",
+              "memory", "ratio", "largest process", "load")]  # fmt: skip
+    for row in rows:
+        title = f"{row['title']}, {counted(row['rounds'])}"
+        for time in row["times"]:
+            ratios = {
+                each["of"]: _spread(each) for each in row["ratios"] if each["slow"] == time["tool"]
+            }
+            # Sizes do not vary as times do.
+            memory = ratios.get("memory", "").partition(",")[0]
+            loads = sorted({f"{load:.1f}" for load in time["loads"]}, key=float)
+            lines.append((
+                title, time["tool"],
+                duration(time["median"]), f"{duration(time['low'])} … {duration(time['high'])}",
+                ratios.get("time", ""),
+                duration(time["processor"]["median"]), ratios.get("processor", ""),
+                size(time["memory"]["median"]), memory, size(time["largest"]["median"]),
+                " … ".join(dict.fromkeys([loads[0], loads[-1]])),
+            ))  # fmt: skip
+            title = ""
+    return _drawn(lines)
+
+
+def _drawn(lines: list[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    padded = [map(str.ljust, line, widths) for line in lines]
+    ruled = [lines[0], tuple("-" * width for width in widths), *lines[1:]]
+    padded = [map(str.ljust, line, widths) for line in ruled]
     return [f"| {' | '.join(cells)} |" for cells in padded]
+
+
+def _steps(row: dict) -> list[str]:
+    """The seconds of the parts, a line for each who has several."""
+    return [
+        f"- {time['tool']}: "
+        + ", ".join(f"{name} {duration(seconds)}" for name, seconds in time["steps"].items())
+        for time in row["times"]
+        if len(time["steps"]) > 1
+    ]
+
+
+def summary(document: dict) -> list[str]:
+    """What the tables were measured on, in lines of Markdown."""
+    machine = document["machine"]
+    versions = ", ".join(f"{name} {said}" for name, said in document["versions"].items())
+    given = f", with {' '.join(document['settings'])}" if document["settings"] else ""
+    return [
+        f"{document['target']}{given}; {machine['cores']} cores ({machine['cpu']}, "
+        f"{machine['memory_gib']:g} GiB, {machine['system']}); {versions}. Other programs kept "
+        f"{machine['others']:.1f} cores busy meanwhile."
+        + (" It is not complete." if document["incomplete"] else "")
+    ]
 
 
 def left_out(document: dict) -> list[str]:
@@ -164,7 +275,8 @@ def _limits(time: dict, ratios: Sequence[dict]) -> list[str]:
 
 
 def _name(ratio: dict) -> str:
-    return f"{ratio['slow']} / {ratio['fast']}"
+    of = "" if ratio["of"] == "time" else f", {ratio['of']}"
+    return f"{ratio['slow']} / {ratio['fast']}{of}"
 
 
 def number(value: float) -> str:
@@ -180,3 +292,13 @@ def exact(value: float) -> str:
 def duration(seconds: float, write: Callable[[float], str] = number) -> str:
     """Seconds, with the unit that suits them."""
     return f"{write(1000 * seconds)} ms" if seconds < 1 else f"{write(seconds)} s"
+
+
+def counted(rounds: int) -> str:
+    """A number of rounds, in words."""
+    return f"{rounds} round" if rounds == 1 else f"{rounds} rounds"
+
+
+def size(count: float) -> str:
+    """Bytes, with the unit that suits them."""
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"

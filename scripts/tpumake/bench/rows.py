@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tpumake.bench.guides import starter
+from tpumake.bench.measure import Cost
 from tpumake.bench.project import Project, stages_that_ran
 from tpumake.bench.tools import RIVALS, Make, Tool
 from tpumake.cli import BadInput, CheckFailed
+from tpumake.keys import Record
 
-__all__ = ["ROWS", "TOOLS", "Bench", "Ratio", "Row"]
+__all__ = ["COMPARED", "ROWS", "TOOLS", "Bench", "Ratio", "Row"]
 
 TOOLS = ("make", *RIVALS)
 # Nobody starts a build within the clock's tick after a change, for which tools have to allow (s).
@@ -27,11 +30,15 @@ PAUSE = 0.1
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long ``slow`` takes as ``fast``, and how many it has to be at least."""
+    """How many times as long ``slow`` takes as ``fast``, and how many it has to be at least.
+
+    ``of`` may be processor time or memory instead.
+    """
 
     slow: str
     fast: str
     at_least: float | None = None
+    of: str = "time"
 
 
 @dataclass(frozen=True)
@@ -39,25 +46,36 @@ class Row:
     """What is measured together: functions that run something once and give its seconds.
 
     ``at_most`` are limits in seconds; ``left_out`` says why something can't be measured, by name.
+    Of what is heavy they give all that it took, and ``expected`` are the seconds that it may take;
+    ``prepare`` is called once before, and without ``rotate`` they run in their order.
     """
 
     name: str
     title: str
-    contenders: Mapping[str, Callable[[], float]]
+    contenders: Mapping[str, Callable[[], float | Cost]]
     ratios: Sequence[Ratio] = ()
     at_most: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
+    rotate: bool = True
+
+    @property
+    def heavy(self) -> bool:
+        """Whether something is built, and more than wall time counts."""
+        return bool(self.expected)
 
 
 class Bench:
     """The project, built, in a copy for each tool; all below the folder ``work``.
 
     ``tools`` are those that take part and ``missing`` says why others don't; ``versions`` is what
-    they call themselves; ``sources`` are the files of a copy in which nothing is built.
+    they call themselves; ``sources`` are the files of a copy in which nothing is built, ``built``
+    is one in which the target is, and ``seconds`` are those that its stages took, at some time.
 
     :param names: the tools that should take part
     :param rivals: the Python of the environment that has all of them but Make
-    :param say: told what was done, and in how many seconds
+    :param say: told what was done, and in how many seconds, or without them what begins
     :raises BadInput: the project or the tools can't be used
     :raises CheckFailed: something can't be built, or wants to be built again
     """
@@ -68,15 +86,15 @@ class Bench:
         work: Path,
         names: Sequence[str],
         rivals: Path,
-        say: Callable[[str, str, float], None],
+        say: Callable[[str, str, float | None], None],
     ) -> None:
         self.project = project
         self.work = work
-        self.versions = {name: self._version(name, rivals) for name in names}
+        self.versions = {name: self._version(name, rivals) for name in ("make", *names)}
         self.missing = {
             name: "the environment lacks it" for name in names if not self.versions[name]
         }
-        built = work / "built"
+        self.built = built = work / "built"
         project.copy(built)
         self.sources = [
             path.relative_to(built)
@@ -84,7 +102,18 @@ class Bench:
             if path.is_file() and not path.is_symlink()
         ]
         self.stages = project.stages(built)
+        transform = [stage for stage in self.stages if stage.name == "transform"]
+        for stage in transform:
+            self.versions["tpu_mlir"] = starter(stage).parent.name
+        if [stage.name for stage in self.stages].count("deploy") > 1:
+            raise BadInput(
+                f"TARGET={project.target}: is several variants; one is measured, such as "
+                f"{project.target}_int8"
+            )
+        say("build", f"{project.target}, where the cache does not have it", None)
         say("build", project.target, project.run_make(built, project.target, log="build")[0])
+        records = {stage.name: Record.load(built / stage.record) for stage in self.stages}
+        self.seconds = {name: record.seconds if record else 0 for name, record in records.items()}
         self.tools: dict[str, Tool] = {}
         for name in names:
             if name not in self.missing:
@@ -184,3 +213,5 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     "touched": touched,
     "restored": restored,
 }
+# Those for which other tools are wanted.
+COMPARED = {"nothing", "touched"}
