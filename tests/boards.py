@@ -228,3 +228,17 @@ def serve_openssh(made: Board, folder: Path) -> Iterator[None]:
 def user() -> str:
     """Whom OpenSSH's server lets in when it is a user's program."""
     return getpass.getuser()
+
+
+def fine(done: subprocess.CompletedProcess[str]) -> str:
+    """What a deploy says that went well."""
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def wrong(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The one line that tells what was wrong."""
+    assert done.returncode == code, done
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "bug in tpumake" not in done.stderr
+    return done.stderr

@@ -21,7 +21,7 @@ import boards
 import jsonschema
 import pytest
 import servers
-from boards import Board
+from boards import Board, fine, wrong
 from conftest import ROOT, Checkout, copy_checkout, copy_project, helper, refused
 from cvimodels import COMMANDS, WEIGHTS, camera_model, outputs_of
 from supervisor import Supervisor
@@ -82,19 +82,6 @@ def arguments(board: Board, model: Path, *more: object) -> list[str]:
 def deploy(board: Board, model: Path, *more: object) -> subprocess.CompletedProcess[str]:
     (profiles.FOLDER / f"{board.profile['name']}.json").write_text(json.dumps(board.profile))
     return helper("deploy_model", *arguments(board, model, *more))
-
-
-def fine(done: subprocess.CompletedProcess[str]) -> str:
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
-
-
-def wrong(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    """The one line that tells what was wrong."""
-    assert done.returncode == code, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "bug in tpumake" not in done.stderr
-    return done.stderr
 
 
 def holds(board: Board, model: Path, *previous: Path) -> None:

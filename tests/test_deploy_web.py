@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import servers
+from boards import fine, wrong
 from conftest import ROOT, helper, refused
 from cvimodels import COMMANDS, WEIGHTS, camera_model, outputs_of
 from servers import Handler
@@ -65,18 +66,6 @@ def deploy(device: Supervisor, model: Path, *more: object) -> subprocess.Complet
 
 def kept(device: Supervisor) -> Path:
     return device.path.parent / "kept" / f"127.0.0.1_{device.server_port}.cvimodel"
-
-
-def fine(done: subprocess.CompletedProcess[str]) -> str:
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
-
-
-def wrong(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
-    assert done.returncode == code, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "bug in tpumake" not in done.stderr
-    return done.stderr
 
 
 def has(device: Supervisor, model: Path) -> bool:
