@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import TypeVar
 
 from tpumake.cli import CheckFailed
@@ -167,8 +168,10 @@ def run_costed(
     load = os.getloadavg()[0]
     memory = _Memory()
     seconds, usage, said = _run(command, folder, environment, log, memory.watching)
-    largest = usage.ru_maxrss * 1024
-    # What was there for less than a look is in the kernel's own figure.
+    # What was there for less than a look is in the kernel's own figure; but that begins with what
+    # this process had, as a copy of which the command started.
+    kernels, own = (1024 * each.ru_maxrss for each in (usage, getrusage(RUSAGE_SELF)))
+    largest = kernels if kernels > own else memory.largest
     most = max(memory.most, largest)
     return Cost(seconds, usage.ru_utime + usage.ru_stime, most, largest, load), said
 
@@ -229,10 +232,13 @@ def _end(process: subprocess.Popen) -> None:
 
 
 class _Memory:
-    """Looks now and then at how much memory a process and all below it have together."""
+    """Looks now and then at how much memory a process and all below it have.
+
+    ``most`` is what they had together, ``largest`` what one of them had.
+    """
 
     def __init__(self) -> None:
-        self.most = 0
+        self.most = self.largest = 0
         self._ended = threading.Event()
 
     @contextmanager
@@ -248,7 +254,9 @@ class _Memory:
 
     def _watch(self, process: int) -> None:
         while not self._ended.wait(LOOK):
-            self.most = max(self.most, sum(map(_resident, _family(process))))
+            family = list(map(_resident, _family(process)))
+            self.most = max(self.most, sum(family))
+            self.largest = max(self.largest, *family)
 
 
 def _family(process: int) -> Iterator[int]:
