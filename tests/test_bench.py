@@ -185,6 +185,7 @@ def test_a_failed_run_gives_the_telling_line_and_the_log(tmp_path: Path) -> None
         run_timed(["sh", "-c", script], tmp_path, os.environ, log)
 
 
+@pytest.mark.slow
 def test_our_own_work_is_not_taken_for_others(tmp_path: Path) -> None:
     """However busy the machine is: all work but the others' is that of our child, half a second."""
 

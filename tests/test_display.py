@@ -51,6 +51,7 @@ def test_a_bar_moves_and_is_gone_at_the_end(tmp_path: Path) -> None:
     assert "█" not in last
 
 
+@pytest.mark.slow
 def test_no_line_is_longer_than_the_terminal(tmp_path: Path) -> None:
     seen = on_terminal(tmp_path, COUNTING, COLUMNS="40")
     drawn = [line for line in seen.split("\r\x1b[K") if "█" in line]

@@ -41,6 +41,7 @@ def test_draws_the_committed_pictures_again(tmp_path, name, seed):
         assert np.abs(ours - theirs).mean() < 1.0
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_pictures(tmp_path):
     assert make_shapes(tmp_path, "--count", 1, "--seed", 7).returncode == 0
     committed = ROOT / "datasets" / "shapes" / "labels" / "0000.txt"

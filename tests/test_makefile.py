@@ -244,6 +244,7 @@ def test_two_models_share_a_dataset_of_the_same_number(checkout: Checkout) -> No
     assert checkout.make(target).stdout.count("pictures") == 0
 
 
+@pytest.mark.slow
 def test_nothing_to_do_takes_no_process(checkout: Checkout) -> None:
     """An up-to-date target costs Make's own few milliseconds; the bound leaves room for noise."""
     checkout.make(DOWNGRADED)

@@ -475,6 +475,7 @@ def test_the_inputs_data_is_never_overwritten(tmp_path):
     assert path.with_name("out.onnx.data").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_as_a_program(source, tmp_path):
     """Exit code, one line on stderr, nothing on stdout."""
     done = shell(tmp_path / "none.onnx", tmp_path / "out.onnx")
