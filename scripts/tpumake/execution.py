@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import subprocess
 import time
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from tpumake.job import Job, date
 from tpumake.keys import Digests, Key, Record, content, why
 from tpumake.memory import room_for
 from tpumake.processes import fix_addresses, started
-from tpumake.room import BUS_ERROR, insist_on_room
+from tpumake.room import died_of_sigbus, insist_on_room
 
 __all__ = ["execute", "prepare", "put"]
 
@@ -115,7 +114,7 @@ def _execute(job: Job, key: Key, digests: Digests, display: Display, again: bool
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             insist_on_room(text, job.build)
-            if again and (BUS_ERROR in text or -code == signal.SIGBUS):
+            if again and died_of_sigbus(text, code):
                 raise _PageLost
             from tpumake.failures import ToolFailed, explain
 

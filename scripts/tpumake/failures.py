@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tpumake.errors import CheckFailed
 from tpumake.job import Job
-from tpumake.room import BUS_ERROR
+from tpumake.room import died_of_sigbus
 from tpumake.stages import comparisons
 
 __all__ = ["Failure", "ToolFailed", "explain", "known_failures", "note_failure"]
@@ -110,7 +110,7 @@ def _ended(said: str, code: int, where: str) -> Failure | None:
             "(INPUT_NUM); dmesg tells what the kernel ended"
         )
         return Failure(cause, remedy, True)
-    if code == -signal.SIGBUS or BUS_ERROR in said:
+    if died_of_sigbus(said, code):
         cause = "the tool died of SIGBUS, a page of memory not to be had, twice in a row"
         remedy = (
             "make again; if it stays so, look in dmesg for the disk's or the memory's errors, and "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 
-__all__ = ["BUS_ERROR", "insist_on_room"]
+__all__ = ["died_of_sigbus", "insist_on_room"]
 
 # A disk with less room than this (bytes) is full.
 NO_ROOM = 1 << 16
@@ -16,6 +17,14 @@ NO_ROOM = 1 << 16
 NO_ROOM_FOR_PAGES = 1 << 28
 # How a shell tells of SIGBUS; the tools start each other by shells.
 BUS_ERROR = "Bus error"
+
+
+def died_of_sigbus(log: str, code: int) -> bool:
+    """Whether a tool, or one that it had started, died of SIGBUS.
+
+    :param code: the tool's exit code; negative for a signal
+    """
+    return BUS_ERROR in log or code == -signal.SIGBUS
 
 
 def insist_on_room(log: str, build: Path) -> None:
