@@ -109,7 +109,9 @@ def test_a_tool_that_was_killed_ran_out_of_memory_most_likely(code: int) -> None
     assert failure.known
 
 
-@pytest.mark.parametrize(("said", "code"), [("[Running]: tpuc-opt m\nBus error\n", 1), ("", -7)])
+@pytest.mark.parametrize(
+    ("said", "code"), [("[Running]: tpuc-opt m\nBus error\n", 1), ("", -7), ("", 135)]
+)
 def test_a_tool_that_died_of_sigbus_is_told_of_the_machine(said: str, code: int) -> None:
     failure = explained(said, code)
     assert "SIGBUS" in failure.cause

@@ -109,28 +109,6 @@ def test_an_output_of_a_failed_command_is_not_taken(runner: Runner) -> None:
     assert not runner.leftovers()
 
 
-@pytest.mark.parametrize("dies", ["kill -BUS $$", "echo 'Bus error (core dumped)'; exit 1"])
-def test_a_tool_that_dies_of_sigbus_runs_once_more(runner: Runner, dies: str) -> None:
-    script = (
-        f"test ! -e half || exit 3; echo >> '{runner.folder}/starts'; echo half > half; "
-        f"test $(wc -l < '{runner.folder}/starts') = 2 || {{ {dies}; }}; "
-        "rm half; echo made > out; echo the figure"
-    )
-    done = runner.run(script, "--out", "out")
-    assert done.returncode == 0, done.stderr
-    assert "died of SIGBUS" in done.stdout
-    assert (runner.folder / "out").read_text() == "made\n"
-    assert not runner.leftovers()
-
-
-def test_a_tool_that_dies_of_sigbus_twice_has_failed(runner: Runner) -> None:
-    done = runner.run(f"echo >> '{runner.folder}/starts'; kill -BUS $$", "--out", "out")
-    assert done.returncode == 1
-    assert "SIGBUS" in done.stderr
-    assert (runner.folder / "starts").read_text() == "\n\n"
-    assert not runner.leftovers()
-
-
 def test_a_check_that_fails_keeps_the_output_back(runner: Runner) -> None:
     script = (
         "echo '12 compared, 11 passed, lowest cosine 0.2, lowest Euclidean -1 (t)'; echo > m.mlir"

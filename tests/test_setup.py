@@ -222,3 +222,28 @@ def test_the_tools_find_their_libraries_and_each_other(
     # The host's C library, not the wheel's.
     libraries = toolchain.run(["ldd", str(Path(found.split("\n")[0]))], tmp_path).stdout
     assert re.search(r"libc\.so\.6 => .*host-lib", libraries), libraries
+
+
+@pytest.mark.toolchain
+def test_what_killed_processes_leave_to_openmp_kills_no_other(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    """An empty file of a process's own number would end it with SIGBUS."""
+    left = Path("/dev/shm/__KMP_REGISTERED_LIB_")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    of_dead = left.with_name(f"{left.name}{ended.pid}_{os.getuid()}")
+    of_living = left.with_name(f"{left.name}{os.getpid()}_{os.getuid()}")
+    code = "import ctypes; print(ctypes.CDLL('libomp.so.5').omp_get_max_threads())"
+    start = ': > "$1$$_$(id -u)"; exec "$2" python3 -c "$3"'
+    of_dead.touch()
+    of_living.touch()
+    try:
+        command = ["sh", "-c", start, "sh", left, toolchain.program, code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+        assert not of_dead.exists()
+        assert of_living.exists()
+    finally:
+        of_dead.unlink(missing_ok=True)
+        of_living.unlink(missing_ok=True)

@@ -65,11 +65,10 @@ class Beside:
         """End the copy; nothing where this is none.
 
         Without what a process does at its end: the libraries' threads were not copied, and would be
-        waited for. OpenMP's file is the exception, nobody else removes it.
+        waited for.
         """
         if self.inside:
             _flush()
-            Path(f"/dev/shm/__KMP_REGISTERED_LIB_{os.getpid()}_{os.getuid()}").unlink(True)
             os._exit(code)
 
     def wait(self) -> bool:

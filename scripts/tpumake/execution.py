@@ -19,7 +19,7 @@ from tpumake.job import Job, date
 from tpumake.keys import Digests, Key, Record, content, why
 from tpumake.memory import room_for
 from tpumake.processes import fix_addresses, started
-from tpumake.room import died_of_sigbus, insist_on_room
+from tpumake.room import insist_on_room
 
 __all__ = ["execute", "prepare", "put"]
 
@@ -45,33 +45,15 @@ def prepare(job: Job, make: str) -> None:
         raise CheckFailed("the environment that it runs in can't be made, see above")
 
 
-class _PageLost(Exception):
-    """A tool died of SIGBUS on a disk with room: of the machine, not of what it was given."""
-
-
 def execute(job: Job, key: Key, digests: Digests, display: Display) -> Record:
     """Run a job to its end, put what it made in place, and give the record of it.
 
     A tool's exit code alone is never believed: the stage's own checks and the existence of every
-    output decide. Outputs appear in their places only after that, each by a rename. A tool that
-    dies of SIGBUS, a page of a mapped file not to be had, runs once more: now and then tpuc-opt
-    does on a busy machine, and not of its input.
+    output decide. Outputs appear in their places only after that, each by a rename.
 
     :raises CheckFailed: the tool or a check failed; one line with the cause
     :raises BadInput: an input changed meanwhile, so nobody knows what the result is made from
     :raises OSError: the disk is full, for instance
-    """
-    try:
-        return _execute(job, key, digests, display, again=True)
-    except _PageLost:
-        display.note("the tool died of SIGBUS, a page of memory not to be had: runs once more")
-    return _execute(job, key, digests, display, again=False)
-
-
-def _execute(job: Job, key: Key, digests: Digests, display: Display, again: bool) -> Record:
-    """Run a job as above; once.
-
-    :raises _PageLost: the tool died of SIGBUS, if it may run ``again``
     """
     rules = stages.STAGES[job.stage]
     words: list[str] = []
@@ -114,8 +96,6 @@ def _execute(job: Job, key: Key, digests: Digests, display: Display, again: bool
         missing = [out.name for out in job.outputs if not (folder / out.name).exists()]
         if code or missing:
             insist_on_room(text, job.build)
-            if again and died_of_sigbus(text, code):
-                raise _PageLost
             from tpumake.failures import ToolFailed, explain
 
             raise ToolFailed(explain(job.stage, text, code, missing, ended.where))

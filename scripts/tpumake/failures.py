@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from tpumake.errors import CheckFailed
 from tpumake.job import Job
-from tpumake.room import died_of_sigbus
 from tpumake.stages import comparisons
 
 __all__ = ["Failure", "ToolFailed", "explain", "known_failures", "note_failure"]
@@ -110,11 +109,12 @@ def _ended(said: str, code: int, where: str) -> Failure | None:
             "(INPUT_NUM); dmesg tells what the kernel ended"
         )
         return Failure(cause, remedy, True)
-    if died_of_sigbus(said, code):
-        cause = "the tool died of SIGBUS, a page of memory not to be had, twice in a row"
+    # A shell tells of a tool that another one had started.
+    if code in (-signal.SIGBUS, 128 + signal.SIGBUS) or "Bus error" in said:
+        cause = "the tool died of SIGBUS, a page of memory not to be had"
         remedy = (
-            "make again; if it stays so, look in dmesg for the disk's or the memory's errors, and "
-            "have the toolchain made anew (make distclean)"
+            "is /dev/shm full (df /dev/shm)? if not, look in dmesg for errors of the disk or the "
+            "memory, and have the toolchain made anew (make distclean)"
         )
         return Failure(cause, remedy, True)
     return None
