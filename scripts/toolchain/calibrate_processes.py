@@ -142,7 +142,7 @@ def _serve(pipe: Connection, others: list[Connection], make: Callable, parent: i
                     None,
                 )
             pipe.send(answer)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):  # the parent has ended
         os._exit(1)
     except BaseException:
         traceback.print_exc()
