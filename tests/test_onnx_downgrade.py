@@ -109,6 +109,18 @@ def test_says_what_it_did_in_one_line(source, tmp_path):
     assert outputs_of(tmp_path / "out.onnx") == ["left", "right", "t1"]
 
 
+def test_onnx_runtime_tells_its_makers_nothing(source, tmp_path):
+    """ONNX Runtime would leave a store of what it has to tell, and of the machine, in the home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    command = [sys.executable, SCRIPT, source, tmp_path / "out.onnx", "--verify"]
+    # Nor is it because it takes this for somebody's CI.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(home.iterdir())
+
+
 def test_json(source, tmp_path):
     done = call(source, tmp_path / "out.onnx", "--json", "--verify", "--outputs", "right,left")
     said = json.loads(done.output)
