@@ -92,8 +92,8 @@ LD_LIBRARY_PATH=$TPUC_ROOT/lib:$wheel/lib/capi:$here/host-lib
 PYTHONNOUSERSITE=1
 PYTHONHASHSEED=0
 unset PYTHONHOME
-# OpenMP names a file after each process, killed ones leave theirs behind, and a later process of the
-# same number dies of SIGBUS if it is an empty one.
+# OpenMP names a file after each process, killed ones leave theirs behind, and a later process of
+# the same number dies of SIGBUS if it is an empty one.
 for left in /dev/shm/__KMP_REGISTERED_LIB_*; do
     number=${left#*_LIB_}
     number=${number%_*}
