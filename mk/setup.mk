@@ -7,7 +7,7 @@ DEV_FROM       := requirements/dev.txt
 TOOLCHAIN_HERE := $(TOOLCHAIN)/$(TPU_MLIR_VERSION)
 TOOLS          := $(TOOLCHAIN_HERE)/ready
 TOOLS_FROM     := requirements/tpu_mlir-$(TPU_MLIR_VERSION).txt scripts/setup_toolchain.py scripts/assemble_python.py \
-	$(wildcard scripts/toolchain_stand_ins/*.py)
+	scripts/tpumake/openmp.py $(wildcard scripts/toolchain_stand_ins/*.py)
 # An environment holds a copy of what it was made from. It is made anew when that has changed, by
 # content and not by time, so that one in a container's image serves every checkout; or when the
 # Python that it was made with is gone.
@@ -26,7 +26,7 @@ $(TOOLS): $(call outdated,$(TOOLS),$(TOOLS_FROM),$(TOOLCHAIN_HERE)/bin/python3) 
 # Extras: packages for the toolchain's Python that only some networks need.
 KNOWN_EXTRAS := $(patsubst requirements/extra-%.txt,%,$(wildcard requirements/extra-*.txt))
 extra_ready = $(EXTRAS)/$1/ready
-extra_from  = requirements/extra-$1.txt scripts/setup_extra.py scripts/tpumake/elf_stand_in.py
+extra_from  = requirements/extra-$1.txt scripts/setup_extra.py scripts/tpumake/elf_stand_in.py scripts/tpumake/openmp.py
 $(EXTRAS)/%/ready: $$(call outdated,$$(call extra_ready,$$*),$$(call extra_from,$$*),$(EXTRAS)/$$*/bin/python3) | $(HELPERS) $(TOOLS)
 	@'$(VENV)/bin/python' scripts/setup_extra.py '$*' '$(@D)' --python '$(TOOLCHAIN_HERE)/bin/python3' && \
 	  cat $(call extra_from,$*) > '$@'

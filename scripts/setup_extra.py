@@ -27,6 +27,7 @@ from tpumake import cli
 from tpumake.elf_stand_in import Wanted, stand_in, wanted
 from tpumake.folders import replace_folder
 from tpumake.installer import ROOT, SetupError, announce, prune, run, uv
+from tpumake.openmp import FORGET_KILLED
 
 RUN = """#!/bin/sh
 # Runs a Python program with this extra's packages, for instance: run -c 'import numpy'
@@ -40,8 +41,9 @@ PYTHONHASHSEED=0
 CUDA_VISIBLE_DEVICES=
 unset PYTHONHOME
 export PYTHONPATH OMP_NUM_THREADS PYTHONNOUSERSITE PYTHONHASHSEED CUDA_VISIBLE_DEVICES
+@FORGET
 exec "$here/bin/python3" "$@"
-"""
+""".replace("@FORGET\n", FORGET_KILLED)
 ABSENT = '''"""In place of {name}, which this Python lacks: to be named, not called."""
 
 

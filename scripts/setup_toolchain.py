@@ -32,6 +32,7 @@ from tpumake.elf_launcher import with_plain_stack
 from tpumake.files import atomic_write
 from tpumake.folders import replace_folder
 from tpumake.installer import ROOT, SetupError, announce, prune, run, uv
+from tpumake.openmp import FORGET_KILLED
 
 OLDEST_GLIBC = (2, 35)
 STAND_INS = ROOT / "scripts" / "toolchain_stand_ins"
@@ -92,21 +93,13 @@ LD_LIBRARY_PATH=$TPUC_ROOT/lib:$wheel/lib/capi:$here/host-lib
 PYTHONNOUSERSITE=1
 PYTHONHASHSEED=0
 unset PYTHONHOME
-# OpenMP names a file after each process, killed ones leave theirs behind, and a later process of
-# the same number dies of SIGBUS if it is an empty one.
-for left in /dev/shm/__KMP_REGISTERED_LIB_*; do
-    number=${left#*_LIB_}
-    number=${number%_*}
-    if [ -O "$left" ] && { [ "$number" = $$ ] || ! kill -0 "$number" 2>/dev/null; }; then
-        rm -f "$left"
-    fi
-done
+@FORGET
 export TPUC_ROOT PATH PYTHONPATH LD_LIBRARY_PATH OMP_NUM_THREADS PYTHONNOUSERSITE PYTHONHASHSEED
 case $tool in
     *.py) exec "$here/bin/python3" "$wheel/python/tools/$tool" "$@" ;;
     *) exec "$tool" "$@" ;;
 esac
-"""
+""".replace("@FORGET\n", FORGET_KILLED)
 
 
 @dataclass(frozen=True)
