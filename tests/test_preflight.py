@@ -586,16 +586,8 @@ def test_a_check_is_quick(project: Checkout, record_property: object) -> None:
 @pytest.mark.full
 def test_the_table_of_operators_is_what_tpu_mlir_does(toolchain: object, tmp_path: Path) -> None:
     measured = tmp_path / "table.json"
-    script = str(ROOT / "training/measure_operators.py")
-    committed = json.loads((ROOT / "scripts/tpumake/preflight/operators-1.7.json").read_text())
-    only: list[str] = []
-    # One of some thousand runs of tpuc-opt dies of the machine: what differs is measured once more.
-    for _ in range(2):
-        done = toolchain.run(["python3", script, "1.7", str(measured), *only], tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
-        cases = json.loads(measured.read_text())["cases"]
-        differ = [name for name in cases if cases[name] != committed["cases"].get(name)]
-        only = ["--again", "--only", *differ]
-        if not differ:
-            break
-    assert json.loads(measured.read_text()) == committed
+    script = ROOT / "training/measure_operators.py"
+    done = toolchain.run(["python3", str(script), "1.7", str(measured)], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    committed = ROOT / "scripts/tpumake/preflight/operators-1.7.json"
+    assert json.loads(measured.read_text()) == json.loads(committed.read_text())
