@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -643,6 +644,29 @@ def test_nothing_half_done_is_left(
         time.sleep(0.02)
     assert running.gone()
     assert left_in(own) == set()
+
+
+ENDS_WITH_ANSWERS_UNREAD = """
+import os, signal, time
+from calibrate_processes import Processes
+class Work:
+    def answer(self): return bytes(100)
+processes = Processes(2, Work)
+for pipe in processes._pipes: pipe.send(("answer", ()))
+time.sleep(0.3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_whose_parent_is_killed_have_nothing_to_say() -> None:
+    """It had not read their answers, so that the pipe is reset: five in six told of that."""
+    command = [sys.executable, "-c", ENDS_WITH_ANSWERS_UNREAD]
+    for _ in range(5):
+        done = subprocess.run(
+            command, env={"PYTHONPATH": str(PROGRAM.parent)}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
 
 
 @toolchain_needed
