@@ -379,6 +379,14 @@ def test_a_list_of_pictures(photos, out, tmp_path):
     assert str(tmp_path) not in (out / "manifest.json").read_text()
 
 
+def test_a_damaged_line_of_a_list_is_left_out(photos, out):
+    listing = photos.parent / "train.txt"
+    comment = "# " + "long enough for the damage to be none of the list's beginning " * 100
+    listing.write_text("\n".join([comment, "photos/1.jpg", "photos/\0.jpg"]))
+    normalize(listing, out, "--count", 1)
+    assert reasons(out) == {"photos/\\x00.jpg": "no file can be called so"}
+
+
 def test_too_few(photos, out):
     (photos / "cut.jpg").write_bytes(b"")
     message = refused(normalize(photos, out, "--min", 13))

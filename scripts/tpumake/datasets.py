@@ -243,6 +243,8 @@ def _look_into(name: str, path: Path) -> Source | str | None:
         return "leads nowhere" if path.is_symlink() else "there is no such file"
     except OSError as error:
         return f"can't be read: {error.strerror}"
+    except ValueError:  # a list may name a null byte
+        return "no file can be called so"
 
 
 def _kind(head: bytes, suffix: str) -> str | None:
