@@ -104,6 +104,14 @@ def evaluated() -> bytes:
     )  # fmt: skip
 
 
+def cut_short() -> bytes:
+    """The network below, with half the numbers of a weight."""
+    model = onnx.load_from_string(network())
+    weight = model.graph.initializer[0]
+    weight.raw_data = weight.raw_data[: len(weight.raw_data) // 2]
+    return model.SerializeToString()
+
+
 def network() -> bytes:
     """A detector of 2 classes for pictures of 64×64, as small as can be."""
     make = onnx.helper
@@ -513,6 +521,8 @@ def cases() -> dict[str, tuple[str, dict[str, bytes]]]:
         "weights in a secret by its whole path, run": ("run_onnx", {net: outside("/etc/passwd")}),
         "weights in a pipe": ("run_onnx", {net: outside("pipe"), "pipe": PIPE}),
         "weights behind a link": ("run_onnx", {net: outside("link"), "link": LINK}),
+        "a weight cut short, checked": ("stanza", {net: cut_short()}),
+        "a weight cut short, its head looked for": ("detect", {net: cut_short()}),
         "a loop without end, verified": ("downgrade", {net: endless()}),
         "a loop without end, run": ("run_onnx", {net: endless()}),
         "a result of 32 GB": ("downgrade", {net: wide}),

@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from tpumake.onnx_io import inferred
-from tpumake.static_shapes import static_shapes
+from tpumake.static_shapes import static_shapes, values_of
 
 __all__ = ["BRANCHES", "Head", "Level", "NoHead", "Tensor", "find_head"]
 
@@ -202,8 +201,10 @@ class _Finder:
             return 0
         if np.prod(tensor.dims) != tensor.dims[1] or tensor.dims[1] > 64:
             return 0
-        values = numpy_helper.to_array(tensor).ravel().astype(np.float32)
-        return len(values) if np.array_equal(values, np.arange(len(values))) else 0
+        values = values_of(tensor)
+        if values is None or not np.array_equal(values.ravel(), np.arange(values.size)):
+            return 0
+        return values.size
 
     def _is_map(self, output: str, ends: set[str]) -> bool:
         """Whether an output is a convolution's result, but for an activation: masks' prototypes."""

@@ -12,7 +12,7 @@ import onnx
 from onnx import TypeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-__all__ = ["static_shapes"]
+__all__ = ["static_shapes", "values_of"]
 
 _FEW = 1024
 """Numbers in a tensor that may be a shape, or what one is computed from."""
@@ -31,12 +31,22 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     for tensor in model.graph.initializer:
         types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         if np.prod(tensor.dims) <= _FEW and not tensor.external_data:
-            numbers[tensor.name] = numpy_helper.to_array(tensor)
+            found = values_of(tensor)
+            if found is not None:
+                numbers[tensor.name] = found
     for node in model.graph.node:
         _compute(node, model, types, numbers)
         for name, found in _types(node, model, types, numbers).items():
             types.setdefault(name, found)
     return {name: _shape(found) for name, found in types.items() if found.HasField("tensor_type")}
+
+
+def values_of(tensor: onnx.TensorProto) -> np.ndarray | None:
+    """A weight's numbers; None where it is damaged, which onnx's own check tells of later."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _shape(found: TypeProto) -> tuple[int, ...]:
